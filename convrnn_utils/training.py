@@ -1,0 +1,262 @@
+"""Training a captioner: the loss, the loop, and runs that go on where they were interrupted."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from convrnn_utils import metrics
+from convrnn_utils.checkpoints import (
+    describe_model,
+    load_trained_weights,
+    read_file,
+    require_vocabulary,
+    save_model,
+    trained_weights,
+    write_file,
+)
+from convrnn_utils.data import CaptionDataset, batch_indices
+from convrnn_utils.decoding import candidates, caption_all
+from convrnn_utils.text import PAD, SPECIAL_WORDS
+
+
+def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of the next word, in nats, over all words that are not padding.
+
+    Args:
+        logits: a model's answer to ``captions[:, :-1]``: (B, T, V) or (B, T + 1, V), of which
+            the last T − 1 answer a word of the caption (see ``decoders``).
+        captions: (B, T) ids, from ``<start>`` to ``<end>``, then padding.
+        label_smoothing: share of the target spread evenly over all words (arXiv:1512.00567).
+    """
+    targets = captions[:, 1:]
+    logits = logits[:, -targets.shape[1] :]
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        targets.flatten(),
+        ignore_index=PAD,
+        label_smoothing=label_smoothing,
+    )
+
+
+@torch.inference_mode()
+def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int = 256) -> float:
+    """Mean cross-entropy over a data set with teacher forcing, in nats a word."""
+    where = next(model.parameters()).device
+    model.eval()
+    total = words = 0
+    for start in range(0, len(dataset), batch_size):
+        inputs, captions = dataset[range(start, min(start + batch_size, len(dataset)))]
+        captions = captions.to(where)
+        count = int((captions[:, 1:] != PAD).sum())
+        loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
+        total, words = total + loss.item() * count, words + count
+    model.train()
+    return total / words
+
+
+def cider_of_captions(model: nn.Module, dataset: CaptionDataset) -> float:
+    """CIDEr × 100 of greedy, free-running captions of a data set's pictures."""
+    captions = caption_all(model, dataset.inputs, dataset.vocabulary)
+    return metrics.cider(dataset.split.references(), candidates(dataset.split.ids, captions))
+
+
+def train(
+    model: nn.Module,
+    training: CaptionDataset,
+    validation: CaptionDataset,
+    folder: Path,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    label_smoothing: float = 0.0,
+    clip_norm: float = 5.0,
+    patience: int = 3,
+    seed: int = 0,
+    save_every: float = 60.0,
+    on_epoch: Callable[[list[dict]], None] | None = None,
+) -> list[dict]:
+    """Train a model; go on with the run in ``folder`` if there is one; load it if it is done.
+
+    Adam with a learning rate that falls along a cosine to zero. After each epoch the captions of
+    ``validation`` are scored by CIDEr, and the best model so far is saved; where ``patience``
+    epochs in a row bring no better one, training stops. An interrupted run that is started again
+    ends with the weights that it would have had (on a CPU to the last bit); what was done since
+    the last save is done again.
+
+    Args:
+        model: has ``forward``, ``start`` and ``step`` (see ``decoders``); at the end it has the
+            best weights.
+        training, validation: pairs of pictures and captions with the same vocabulary.
+        folder: gets ``best.safetensors`` (the model) and ``run.safetensors`` (to go on from).
+        epochs: times that every caption is seen, at most.
+        batch_size: captions a step.
+        learning_rate: of the first step.
+        weight_decay: of AdamW, arXiv:1711.05101.
+        label_smoothing: see ``caption_loss``.
+        clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
+        patience: see above.
+        seed: fixes the order of the captions and the dropout.
+        save_every: seconds between two saves within an epoch.
+        on_epoch: called with the history after each epoch, to draw it say.
+
+    Returns:
+        the history: a dictionary an epoch with ``epoch``, ``training_loss``,
+        ``validation_loss``, ``cider`` and ``seconds``.
+
+    Raises:
+        ValueError: ``folder`` holds a run with another vocabulary, model or setting.
+    """
+    folder = Path(folder)
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "clip_norm": clip_norm,
+        "patience": patience,
+        "seed": seed,
+        "data": training.split.name,
+        "model": describe_model(model),
+    }
+    torch.manual_seed(seed)
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
+    if (folder / "run.safetensors").exists():
+        progress = _resume(folder, model, optimizer, training, settings)
+
+    def save() -> None:
+        _save(folder, model, optimizer, training, settings, progress)
+
+    steps = len(batch_indices(training, batch_size, seed))
+    with tqdm(total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True) as bar:
+        while not _finished(progress["history"], epochs, patience):
+            _train_epoch(model, training, optimizer, settings, progress, bar, save, save_every)
+            _finish_epoch(model, training, validation, folder, progress)
+            save()
+            if on_epoch:
+                on_epoch(progress["history"])
+    load_trained_weights(model, read_file(folder / "best.safetensors")[0])
+    model.eval()
+    return progress["history"]
+
+
+def _finished(history: list[dict], epochs: int, patience: int) -> bool:
+    """Whether all epochs are done, or the last ``patience`` of them brought nothing better."""
+    scores = [entry["cider"] for entry in history]
+    stalled = scores and len(scores) - 1 - scores.index(max(scores)) >= patience
+    return len(scores) >= epochs or bool(stalled)
+
+
+def _train_epoch(model, training, optimizer, settings, progress, bar, save, save_every) -> None:
+    """One pass over the captions, from the batch at which ``progress`` stands."""
+    where = next(model.parameters()).device
+    batches = batch_indices(training, settings["batch_size"], settings["seed"] + progress["epoch"])
+    total_steps = settings["epochs"] * len(batches)
+    began = saved = time.monotonic()
+    before = progress["seconds"]
+    model.train()
+    for number in range(progress["batch"], len(batches)):
+        inputs, captions = training[batches[number]]
+        step = progress["epoch"] * len(batches) + number
+        rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+        loss = _train_step(model, inputs.to(where), captions.to(where), optimizer, rate, settings)
+        progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
+        progress["seconds"] = before + time.monotonic() - began
+        bar.n = step + 1
+        bar.set_description(f"epoch {progress['epoch'] + 1}, loss {loss:.2f}", refresh=False)
+        bar.update(0)
+        if time.monotonic() - saved > save_every:
+            save()
+            saved = time.monotonic()
+
+
+def _train_step(model, inputs, captions, optimizer, learning_rate, settings) -> float:
+    """One step of the optimiser; gives the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device)):
+        logits = model(inputs, captions[:, :-1])
+    loss = caption_loss(logits, captions, settings["label_smoothing"])
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings["clip_norm"])
+    optimizer.step()
+    return loss.item()
+
+
+def has_bfloat16(where: torch.device) -> bool:
+    """Whether mixed precision pays there: CUDA devices that compute in bfloat16 themselves."""
+    if where.type != "cuda":
+        return False
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _finish_epoch(model, training, validation, folder, progress) -> None:
+    """Score the model, add the epoch to the history, and save the model if it is the best."""
+    entry = {
+        "epoch": progress["epoch"] + 1,
+        "training_loss": progress["loss_sum"] / progress["batch"],
+        "validation_loss": validation_loss(model, validation),
+        "cider": cider_of_captions(model, validation),
+        "seconds": round(progress["seconds"], 1),
+    }
+    history = [*progress["history"], entry]
+    progress.update(
+        epoch=progress["epoch"] + 1, batch=0, loss_sum=0.0, seconds=0.0, history=history
+    )
+    if entry["cider"] >= max(past["cider"] for past in history):
+        facts = {"data": training.split.name, "metrics": {"validation": entry}}
+        save_model(folder / "best.safetensors", model, training.vocabulary, **facts)
+
+
+# ---------------------------------------------------------------- interrupted runs
+
+
+def _save(folder, model, optimizer, training, settings, progress) -> None:
+    """Write ``run.safetensors``: weights, the optimiser's and generator's state, progress."""
+    tensors = {f"model.{name}": weight for name, weight in trained_weights(model).items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    words = training.vocabulary.words[len(SPECIAL_WORDS) :]
+    content = {"settings": settings, "vocabulary": words, "progress": progress}
+    write_file(folder / "run.safetensors", tensors, content)
+
+
+def _resume(folder, model, optimizer, training, settings) -> dict:
+    """Put model, optimiser and generator back to where a run stood; give its progress."""
+    path = folder / "run.safetensors"
+    tensors, content = read_file(path)
+    require_vocabulary(content["vocabulary"], training.vocabulary, path)
+    for name, value in settings.items():
+        if content["settings"].get(name) != value:
+            raise ValueError(
+                f"{path} was begun with {name} = {content['settings'].get(name)}, and this run "
+                f"has {value}; train into another folder, or delete that one to begin again."
+            )
+    parts: dict[str, dict] = {"model": {}, "optimizer": {}, "random": {}}
+    for name, tensor in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = tensor
+    load_trained_weights(model, parts["model"])
+    states: dict[int, dict] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, key = name.split(".")
+        states.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    torch.set_rng_state(parts["random"]["cpu"])
+    if "cuda" in parts["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(parts["random"]["cuda"])
+    return content["progress"]
