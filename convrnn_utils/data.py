@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ from random import Random
 import numpy
 import pooch
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from convrnn_utils import scenes as scene_generator
 from convrnn_utils.env import data_folder
@@ -90,7 +91,10 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
     name = f"scenes-{train}" if (test, seed) == (500, 0) else f"scenes-{train}-{test}-{seed}"
     folder = data_folder() / name
     if not folder.exists():
-        scene_generator.write(folder, train=train, val=test, test=test, held_out=test, seed=seed)
+        with tqdm(total=train + 3 * test, desc="drawing scenes", leave=False) as bar:
+            scene_generator.write(
+                folder, train, test, test, test, seed, progress=lambda done, total: bar.update()
+            )
     return folder
 
 
@@ -206,10 +210,13 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "I;16":  # 16 bits of grey, which convert() would clip to white
+                upright = upright.point(lambda value: value / 256)
+            return upright.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}; check its name.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
 
 
@@ -426,13 +433,7 @@ def _download(address: str, name: str, folder: Path) -> Path:
 
 def _convert_flickr8k(texts: Path, pictures: Path, folder: Path) -> None:
     (folder / "images").mkdir(parents=True)
-    count = _unpack_pictures(pictures, folder / "images")
-    if count != FLICKR8K_PICTURES:
-        pictures.unlink()
-        raise ValueError(
-            f"{pictures.name} holds {count} pictures and not {FLICKR8K_PICTURES}; it was removed, "
-            "so call flickr8k() again to fetch it anew."
-        )
+    _unpack_pictures(pictures, folder / "images")
     captions, split_of = _read_flickr8k_texts(texts)
     for split, names in split_of.items():
         records = [
@@ -443,30 +444,33 @@ def _convert_flickr8k(texts: Path, pictures: Path, folder: Path) -> None:
         write_captions(folder, split, records)
 
 
-def _unpack_pictures(archive: Path, folder: Path) -> int:
+def _unpack_pictures(archive: Path, folder: Path) -> None:
     """Write the JPEG members of a zip file to ``folder`` under their bare names; decode each."""
-    count = 0
     with _open_zip(archive) as members:
         names = [name for name in members.namelist() if _is_picture(name)]
+        if len(names) != FLICKR8K_PICTURES:
+            raise ValueError(f"it holds {len(names)} pictures and not {FLICKR8K_PICTURES}")
         for name in tqdm(names, desc="unpacking", leave=False):
             path = folder / Path(name).name
             path.write_bytes(members.read(name))
             read_image(path)
-            count += 1
-    return count
 
 
 def _is_picture(member: str) -> bool:
     return member.endswith(".jpg") and not member.startswith("__MACOSX")
 
 
-def _open_zip(archive: Path) -> zipfile.ZipFile:
+@contextlib.contextmanager
+def _open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file; one that proves not to be what it should be is removed and refused."""
     try:
-        return zipfile.ZipFile(archive)
-    except zipfile.BadZipFile as error:
+        with zipfile.ZipFile(archive) as members:
+            yield members
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
         archive.unlink()
         raise ValueError(
-            f"{archive.name} is not a zip file; it was removed, so call flickr8k() again."
+            f"{archive.name} is not as it was released: {str(error).rstrip('.')}; it was removed, "
+            "so call flickr8k() again to fetch it anew."
         ) from error
 
 

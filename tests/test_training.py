@@ -1,0 +1,188 @@
+"""Training: the loss, whole runs, interrupted runs, and runs that do not fit together."""
+
+import math
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from convrnn_utils import training
+from convrnn_utils.checkpoints import load_model, read_file, trained_weights
+from convrnn_utils.data import CaptionDataset, Split
+from convrnn_utils.decoders import ConvRNN
+from convrnn_utils.encoders import create_encoder
+from convrnn_utils.text import Vocabulary
+from convrnn_utils.training import caption_loss, train
+
+CAPTIONS = ["a red star", "a blue ring below a star", "two red rings", "a small blue star"]
+
+
+class Interrupt(Exception):
+    """Stands for the reader who stops the kernel."""
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return create_encoder("small_cnn", weights=None)
+
+
+def make_dataset(name: str, seed: int, captions=CAPTIONS) -> CaptionDataset:
+    random = numpy.random.RandomState(seed)
+    ids = list(range(12))
+    groups = [[captions[(i + k) % len(captions)] for k in range(3)] for i in ids]
+    split = Split(name, ids, [], groups, [])
+    features = random.random_sample((12, 256)).astype(numpy.float16)
+    return CaptionDataset(split, features, Vocabulary.from_captions(sum(groups, []), 1))
+
+
+def make_model(encoder, vocabulary) -> ConvRNN:
+    torch.manual_seed(5)
+    return ConvRNN(16, 24, len(vocabulary), dropout=0.3, cnn=encoder)
+
+
+def run(encoder, folder, **changes):
+    dataset, validation = make_dataset("train", 1), make_dataset("val", 2)
+    model = make_model(encoder, dataset.vocabulary)
+    settings = {"epochs": 3, "batch_size": 8, "patience": 9, "save_every": 0.0} | changes
+    history = train(model, dataset, validation, folder, **settings)
+    return model, history
+
+
+def test_loss_by_hand():
+    """Two words of three: -ln of what the softmax gives them; output 0 and padding are left out."""
+    logits = torch.zeros(1, 4, 5)
+    logits[0, 0, 4] = 100.0  # before <start> was read: must not matter
+    logits[0, 1, 4] = math.log(6.0)  # p = 6 / (6 + 4) for the first word
+    logits[0, 3, 0] = 100.0  # answers padding: must not matter
+    captions = torch.tensor([[1, 4, 2, 0]])
+    expected = (-math.log(0.6) - math.log(0.2)) / 2
+    assert caption_loss(logits, captions).item() == pytest.approx(expected, rel=1e-6)
+    assert caption_loss(logits[:, 1:], captions).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_learns(encoder, tmp_path):
+    _, history = run(encoder, tmp_path, epochs=15, learning_rate=2e-2)
+    assert history[-1]["training_loss"] < 0.7 * history[0]["training_loss"]
+    assert [entry["epoch"] for entry in history] == list(range(1, 16))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 5, 6, 9, 12, 14])
+def test_interrupted_run_ends_as_an_undisturbed_one(encoder, tmp_path, monkeypatch, stop_at):
+    """Stopped within and between epochs, the run resumes and ends with the same weights."""
+    whole, whole_history = run(encoder, tmp_path / "whole")
+    steps = 0
+    train_step = training._train_step
+
+    def interrupted(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            raise Interrupt
+        return train_step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_step", interrupted)
+        with pytest.raises(Interrupt):
+            run(encoder, tmp_path / "stopped")
+    torch.manual_seed(99)  # whatever happened in between
+    resumed, history = run(encoder, tmp_path / "stopped")
+
+    last = [read_file(tmp_path / name / "run.safetensors")[0] for name in ("whole", "stopped")]
+    assert last[0].keys() == last[1].keys()
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+    expected = trained_weights(whole)
+    assert all(torch.equal(weight, expected[k]) for k, weight in trained_weights(resumed).items())
+    for entry in (*history, *whole_history):
+        entry.pop("seconds")
+    assert history == whole_history
+
+
+def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypatch):
+    run(encoder, tmp_path, epochs=1)
+    before = (tmp_path / "run.safetensors").read_bytes()
+
+    def no_room(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("convrnn_utils.checkpoints.save_file", no_room)
+    dataset = make_dataset("train", 1)
+    with pytest.raises(OSError, match="No space left"):
+        training._save(
+            tmp_path,
+            make_model(encoder, dataset.vocabulary),
+            torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
+            dataset,
+            {},
+            {},
+        )
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "run.safetensors",
+    ]
+
+
+def test_finished_run_is_loaded(encoder, tmp_path, monkeypatch):
+    first, history = run(encoder, tmp_path)
+    monkeypatch.setattr(training, "_train_step", None)  # would fail if called
+    second, again = run(encoder, tmp_path)
+    assert again == history
+    expected = trained_weights(first)
+    assert all(torch.equal(weight, expected[k]) for k, weight in trained_weights(second).items())
+
+
+def test_another_vocabulary_is_refused(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    other = make_dataset("train", 1, captions=["a dog runs on a beach"])
+    model = make_model(encoder, other.vocabulary)
+    with pytest.raises(ValueError, match="trained with a vocabulary of .* words"):
+        train(model, other, other, tmp_path, epochs=1)
+
+
+def test_another_setting_is_refused(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    with pytest.raises(ValueError, match="learning_rate = 0.001, and this run has 0.01"):
+        run(encoder, tmp_path, epochs=1, learning_rate=0.01)
+
+
+def test_early_stopping_keeps_the_best_epoch(encoder, tmp_path, monkeypatch):
+    scores = iter([10.0, 30.0, 20.0, 25.0, 29.0, 99.0])
+    kept = []
+
+    def scored(model, dataset):
+        kept.append({name: weight.clone() for name, weight in trained_weights(model).items()})
+        return next(scores)
+
+    monkeypatch.setattr(training, "cider_of_captions", scored)
+    model, history = run(encoder, tmp_path, epochs=20, patience=3)
+    assert [entry["cider"] for entry in history] == [10.0, 30.0, 20.0, 25.0, 29.0]
+    assert all(torch.equal(weight, kept[1][k]) for k, weight in trained_weights(model).items())
+
+
+def test_checkpoint_brings_all_it_needs(encoder, tmp_path):
+    """What is loaded writes as what was saved, from a picture, and knows its vocabulary."""
+    model, history = run(encoder, tmp_path)
+    loaded, vocabulary, facts = load_model(tmp_path / "best.safetensors")
+    picture = encoder.preprocess(Image.new("RGB", (40, 30), "red")).unsqueeze(0)
+    words = torch.tensor([[1, 4, 5]])
+    loaded.cnn_encoder.cnn.load_state_dict(encoder.state_dict())  # random weights in this test
+    assert torch.equal(loaded(picture, words), model(picture, words))
+    assert vocabulary == make_dataset("train", 1).vocabulary
+    best = max(history, key=lambda entry: entry["cider"])
+    assert facts["metrics"]["validation"] == best
+
+
+def test_gradients_are_clipped(encoder, tmp_path):
+    """With a tiny norm the first step of plain gradient descent is as short as asked."""
+    dataset = make_dataset("train", 1)
+    model = make_model(encoder, dataset.vocabulary)
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    before = [weight.detach().clone() for weight in parameters]
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    settings = {"label_smoothing": 0.0, "clip_norm": 1e-3}
+    inputs, captions = dataset[[0, 1, 2]]
+    training._train_step(model, inputs, captions, optimizer, 1.0, settings)
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(parameters, before, strict=True)) ** 0.5
+    assert moved.item() == pytest.approx(1e-3, rel=1e-3)
