@@ -9,10 +9,11 @@ from convrnn_utils.checkpoints import load_model, save_model
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.encoders import create_encoder
-from convrnn_utils.env import data_folder, describe, device
+from convrnn_utils.env import data_folder, describe, device, repository
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import train
 
+SHIPPED_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_rnn.safetensors"
 DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco}
 
 
@@ -98,7 +99,8 @@ def train_and_score(options: argparse.Namespace) -> None:
     facts = {"data": options.data, "metrics": {"validation": best, "test": scores}}
     save_model(run / "best.safetensors", model, vocabulary, **facts)
     print(f"{run / 'best.safetensors'}: epoch {best['epoch']}, the best CIDEr on val")
-    print(f"{options.data} test, greedy, {len(splits['test'].captions[0])} references, scores × 100")
+    references = len(splits["test"].captions[0])
+    print(f"{options.data} test, greedy, {references} references, scores × 100")
     for name, value in scores.items():
         print(f"{name:8} {value:5.1f}")
 
@@ -112,8 +114,7 @@ def _epoch_line(entry: dict) -> str:
 
 def caption_files(options: argparse.Namespace) -> None:
     """Print a caption for each photograph."""
-    checkpoint = options.checkpoint or data_folder() / "captioner" / "flickr8k_rnn.safetensors"
-    model, vocabulary, _ = load_model(checkpoint)
+    model, vocabulary, _ = load_model(options.checkpoint or SHIPPED_CAPTIONER)
     for path in options.photos:
         picture = model.cnn_encoder.cnn.preprocess(data.read_image(path))
         print(f"{path}: {caption_all(model, picture.unsqueeze(0), vocabulary)[0]}")

@@ -109,10 +109,13 @@ def load_model(path: Path) -> tuple[ConvRNN, Vocabulary, dict]:
             encoder here preprocesses pictures in another way than at training time.
     """
     weights, content = read_file(path)
+    if "model" not in content:  # the file that an interrupted run goes on from, say
+        raise ValueError(f"{path} holds no whole model; load the best.safetensors beside it.")
     description = content["model"]
     if description["decoder"] not in DECODERS:
         raise ValueError(f"{path} holds a decoder {description['decoder']!r}, unknown here.")
-    encoder = create_encoder(**description["encoder"])
+    frozen = description["encoder"]["frozen"]  # the weights of others are in the file
+    encoder = create_encoder(description["encoder"]["name"], "DEFAULT" if frozen else None, frozen)
     model = DECODERS[description["decoder"]](**description["arguments"], cnn=encoder)
     if describe_model(model)["preprocessing"] != description["preprocessing"]:
         raise ValueError(f"{path} was trained with another preprocessing than {encoder.name} has.")

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from convrnn_utils import scenes as scene_generator
-from convrnn_utils.env import data_folder
+from convrnn_utils.env import data_folder, repository
 from convrnn_utils.text import PAD, Vocabulary
 
 # The public release of Flickr8k. `sha256` is for whoever can see the public files to fill in;
@@ -100,9 +100,8 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
 
 def photos() -> Path:
     """The photographs that come with the course: one split, ``test``; no model trains on them."""
-    return _require(
-        data_folder() / "photos", "the course's photographs", "clone the repository again"
-    )
+    folder = repository() / "data" / "photos"
+    return _require(folder, "the course's photographs", "clone the repository again")
 
 
 def flickr8k(address: str | None = None) -> Path:

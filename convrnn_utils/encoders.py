@@ -191,6 +191,8 @@ def _torchvision_encoder(name: str, weights, frozen: bool) -> ImageEncoder:
             f"there is no encoder {name!r}; try efficientnet_lite0, small_cnn, or a classifier "
             "that torchvision.models.list_models() names."
         )
+    if "vit" in name:
+        raise ValueError(f"{name} has no grid of convolutional features; choose a CNN.")
     known = torchvision.models.get_model_weights(name)
     try:
         network = torchvision.models.get_model(name, weights=weights).eval()
@@ -227,7 +229,7 @@ def _up_to_feature_map(name: str, network: nn.Module, size: int) -> tuple[nn.Mod
         and outputs[node].dim() == 4
         and outputs[node].shape[2] > 1
     ]
-    if not maps or "vit" in name:
+    if not maps:
         raise ValueError(f"{name} has no grid of convolutional features; choose a CNN.")
     extractor = create_feature_extractor(network, {maps[-1]: "feature_map"})
     return _FeatureMap(extractor), outputs[maps[-1]].shape[1]

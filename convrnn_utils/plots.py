@@ -55,7 +55,9 @@ def show_pictures(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
-        axis.imshow(numpy.asarray(picture))
+        pixels = numpy.asarray(picture)
+        # enlarged without smoothing, a small picture makes a small file
+        axis.imshow(pixels, interpolation="nearest" if len(pixels) < 128 else None)
         axis.set_title(text, y=-0.04, va="top", fontsize=10)
     return figure
 
@@ -202,7 +204,7 @@ def show_instances(picture, masks: Sequence, boxes: Sequence, names: Sequence[st
         axes[2].text(x + width / 2, y + height / 2, number + 1, ha="center", va="center", bbox=box)
     titles = ("the picture", "boxes and categories", "masks")
     for axis, shown, title in zip(axes, (pixels, pixels, painted), titles, strict=True):
-        axis.imshow(shown)
+        axis.imshow(shown, interpolation="nearest")
         axis.set_title(title)
         axis.set_axis_off()
     return figure

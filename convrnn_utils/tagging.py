@@ -100,7 +100,7 @@ def main() -> None:
     """Draw, train, measure and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS)
     options = parser.parse_args()
 
@@ -114,7 +114,10 @@ def main() -> None:
     head = train_tagger(encoder, pictures[:-kept], table[:-kept], options.epochs)
     precision = average_precision(encoder, head, pictures[-kept:], table[-kept:])
     print(f"mean average precision over {len(columns)} tags on {kept} new scenes: {precision:.3f}")
-    weights = {name: value.half() for name, value in encoder.network.state_dict().items()}
+    weights = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in encoder.network.state_dict().items()
+    }
     with data.complete_or_absent(options.output) as unfinished:
         save_file(weights, unfinished)
 

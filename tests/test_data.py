@@ -505,14 +505,14 @@ def test_the_scenes_of_other_settings_never_share_a_folder(data_home, monkeypatc
     assert data.scenes().name == "scenes-6000"
 
 
-def test_the_photographs_come_with_the_course(monkeypatch):
-    monkeypatch.delenv("CONVRNN_DATA", raising=False)
+def test_the_photographs_come_with_the_course_wherever_other_data_lie(data_home):
     split = data.load_split(data.photos(), "test")
     assert 12 <= len(split) <= 24
     assert all(path.is_file() for path in split.paths)
 
 
-def test_photographs_that_are_missing_are_named_with_a_way_out(data_home):
+def test_photographs_that_are_missing_are_named_with_a_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "repository", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"photos.*clone the repository again"):
         data.photos()
 

@@ -12,7 +12,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from convrnn_utils import scenes as sc
-from convrnn_utils.scene_captions import ACTION_WORDS, Statement, holds
+from convrnn_utils.scene_checking import holds
+from convrnn_utils.scene_reading import Statement
+from convrnn_utils.scene_words import ACTION_WORDS
 
 # All files of write(train=6, val=2, test=2, held_out=2, seed=3) and write_clips(2, 1, 1, seed=3).
 DIGEST = "9e265134d4bcfef0f352156a8801c5242b294c8d1f7dfdb475aee8417dcb99ba"

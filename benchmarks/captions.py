@@ -1,0 +1,29 @@
+"""Draw the picture of the README: photographs with the captions of the shipped model.
+
+python benchmarks/captions.py
+"""
+
+from pathlib import Path
+
+from convrnn_utils import data, plots
+from convrnn_utils.__main__ import SHIPPED_CAPTIONER
+from convrnn_utils.checkpoints import load_model
+from convrnn_utils.decoding import caption_all
+
+SHOWN = ("dog", "horses", "tiger", "parrot", "musicians", "square", "coffee", "rocket")
+
+
+def main() -> None:
+    """Caption the photographs and write ``captions.png`` beside this file."""
+    model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
+    photos = data.load_split(data.photos(), "test")
+    captions = caption_all(model, data.Pictures(photos, model.cnn_encoder.cnn), vocabulary)
+    written = {path.stem: (path, text) for path, text in zip(photos.paths, captions, strict=True)}
+    plots.set_style()
+    shown = [written[name] for name in SHOWN]
+    figure = plots.show_pictures([data.read_image(p) for p, _ in shown], [t for _, t in shown])
+    figure.savefig(Path(__file__).with_name("captions.png"), dpi=90)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The command line, from drawn scenes to captions for a picture file."""
+
+import pytest
+
+from convrnn_utils import data
+from convrnn_utils.__main__ import main
+
+
+@pytest.fixture
+def small_scenes(data_home, monkeypatch):
+    folder = data.scenes(train=30, test=10)
+    monkeypatch.setattr("convrnn_utils.__main__.DATA_SETS", {"scenes": lambda: folder})
+    return folder
+
+
+def test_train_then_caption(small_scenes, data_home, capsys):
+    train = "train --data scenes --encoder small_cnn --epochs 1 --min-count 1 --hidden-size 16"
+    main(train.split())
+    printed = capsys.readouterr().out
+    assert "30 pictures, 150 captions" in printed
+    for metric in ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"):
+        assert metric in printed
+    assert "scenes test, greedy, 5 references, scores × 100" in printed
+
+    picture = data.load_split(small_scenes, "test").paths[0]
+    checkpoint = data_home / "checkpoints" / "scenes-small_cnn-rnn" / "best.safetensors"
+    main(["caption", str(picture), "--checkpoint", str(checkpoint)])
+    name, caption = capsys.readouterr().out.strip().rsplit(": ", 1)
+    assert name == str(picture)
+    assert caption.split()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ("caption photo.jpg --checkpoint nowhere.safetensors", "there is no checkpoint"),
+        ("caption nowhere.jpg", "there is no picture nowhere.jpg"),
+        ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments, sentence):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    assert sentence in str(stop.value)
+    assert "\n" not in str(stop.value)
