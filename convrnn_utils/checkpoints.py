@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convrnn_utils.data import complete_or_absent
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import ImageEncoder, create_encoder
+from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import SPECIAL_WORDS, Vocabulary
 
 FORMAT = "convrnn-checkpoint-1"
@@ -78,7 +78,11 @@ def describe_model(model: ConvRNN) -> dict:
     return {
         "decoder": next(name for name, kind in DECODERS.items() if type(model) is kind),
         "arguments": model.arguments,
-        "encoder": {"name": encoder.name, "frozen": encoder.frozen},
+        "encoder": {
+            "name": encoder.name,
+            "frozen": encoder.frozen,
+            "fingerprint": encoder.fingerprint() if encoder.frozen else None,
+        },
         "preprocessing": {
             "resize": [encoder.size, encoder.size],
             "mean": encoder.mean.flatten().tolist(),
@@ -106,7 +110,7 @@ def load_model(path: Path) -> tuple[ConvRNN, Vocabulary, dict]:
 
     Raises:
         FileNotFoundError, ValueError: see ``read_file``; also if the decoder is unknown, or the
-            encoder here preprocesses pictures in another way than at training time.
+            encoder here has other weights or preprocesses in another way than at training time.
     """
     weights, content = read_file(path)
     if "model" not in content:  # the file that an interrupted run goes on from, say
@@ -117,8 +121,13 @@ def load_model(path: Path) -> tuple[ConvRNN, Vocabulary, dict]:
     frozen = description["encoder"]["frozen"]  # the weights of others are in the file
     encoder = create_encoder(description["encoder"]["name"], "DEFAULT" if frozen else None, frozen)
     model = DECODERS[description["decoder"]](**description["arguments"], cnn=encoder)
-    if describe_model(model)["preprocessing"] != description["preprocessing"]:
-        raise ValueError(f"{path} was trained with another preprocessing than {encoder.name} has.")
+    here = describe_model(model)
+    for part in ("encoder", "preprocessing"):
+        if here[part] != description[part]:
+            raise ValueError(
+                f"{path} was trained with another {part} than {encoder.name} is here "
+                f"({description[part]}, and not {here[part]}); train it again."
+            )
     load_trained_weights(model, {name: weight.float() for name, weight in weights.items()})
     facts = {key: value for key, value in content.items() if key not in ("model", "vocabulary")}
     return model.eval(), Vocabulary(content["vocabulary"]), facts

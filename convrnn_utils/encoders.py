@@ -113,7 +113,7 @@ class CNNEncoder(nn.Module):
 
 
 def small_cnn() -> nn.Sequential:
-    """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 256, 6, 6)."""
+    """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 512, 6, 6)."""
     return nn.Sequential(
         _convolution(3, 16, kernel_size=5, stride=2),
         _convolution(16, 32, stride=2),
@@ -121,7 +121,7 @@ def small_cnn() -> nn.Sequential:
         _convolution(64, 64),
         _convolution(64, 128, stride=2),
         _convolution(128, 128),
-        _convolution(128, 256, kernel_size=1),
+        _convolution(128, 512, kernel_size=1),
     )
 
 
@@ -150,7 +150,7 @@ def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEn
         network = small_cnn()
         if weights is not None:
             network.load_state_dict(load_file(SMALL_CNN_WEIGHTS))
-        return ImageEncoder(name, network, 96, 256, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
+        return ImageEncoder(name, network, 96, 512, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
     if name == "efficientnet_lite0":
         network = _EfficientNetFeatures(efficientnet_lite0(weights))
         return ImageEncoder(name, network, 224, 1280, (127.0,) * 3, (128.0,) * 3, frozen)

@@ -176,11 +176,13 @@ def _penn_treebank(texts: list[str]) -> list[str]:
     """The words of each text, in lower case, without punctuation, joined by spaces."""
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
     program = "edu.stanford.nlp.process.PTBTokenizer"
-    with _java(
-        "-cp", str(jar), program, "-preserveLines", "-lowerCase", "-charset", "utf-8"
-    ) as process:
-        with _patience(process):
-            output, _ = process.communicate("\n".join(texts))
+    with (
+        _java(
+            "-cp", str(jar), program, "-preserveLines", "-lowerCase", "-charset", "utf-8"
+        ) as process,
+        _patience(process),
+    ):
+        output, _ = process.communicate("\n".join(texts))
     lines = output.split("\n")
     if process.returncode != 0 or len(lines) != len(texts):
         raise _JavaFailed(f"{process.args[0]} did not split the captions into words")

@@ -154,7 +154,7 @@ def _background(kind: str, random: RandomState) -> numpy.ndarray:
 def _scatter(canvas: numpy.ndarray, kind: str, random: RandomState) -> None:
     """Small marks that no caption names: pebbles, leaves, glints, stars, scratches."""
     most, long, wide, colours = CLUTTER[kind]
-    chances = random.random_sample((most, 6))
+    chances = random.random_sample((most, 6))  # the sixth is spare
     number = 1 + math.floor(random.random_sample() * most)
     for row, column, turn, scale, colour, _ in chances[:number]:
         scale = 0.6 + 0.6 * scale

@@ -112,8 +112,11 @@ def train(
         ``validation_loss``, ``cider`` and ``seconds``.
 
     Raises:
-        ValueError: ``folder`` holds a run with another vocabulary, model or setting.
+        ValueError: ``folder`` holds a run with another vocabulary, model or setting; or a batch
+            has a single caption.
     """
+    if batch_size < 2:
+        raise ValueError("batch normalisation needs at least two captions a batch.")
     folder = Path(folder)
     settings = {
         "epochs": epochs,

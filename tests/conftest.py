@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data
+from convrnn_utils import data, files
 from convrnn_utils.encoders import ImageEncoder
 
 
@@ -30,7 +30,7 @@ def small_split(data_home):
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
         captions = [f"picture {number} is {'very ' * number}noisy", f"noise {number}"]
         records.append({"id": 10 + number, "file_name": f"{number}.png", "captions": captions})
-    data.write_captions(folder, "train", records)
+    files.write_captions(folder, "train", records)
     return data.load_split(folder, "train")
 
 

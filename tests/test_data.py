@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data, scenes
+from convrnn_utils import data, files, scenes, sources
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 EXIF_ORIENTATION = 0x0112
@@ -124,7 +124,7 @@ def test_captions_that_are_written_can_be_read(tmp_path):
         {"id": 2, "file_name": "b.png", "captions": ["größe", "two"], "author": "B"},
         {"id": 1, "file_name": "sub/a.png", "captions": ["one"]},
     ]
-    data.write_captions(tmp_path / "new", "train", records)
+    files.write_captions(tmp_path / "new", "train", records)
     split = data.load_split(tmp_path / "new", "train")
     assert split.ids == [1, 2]
     assert split.captions == [["one"], ["größe", "two"]]
@@ -433,11 +433,11 @@ def test_batches_of_one_caption_are_left_out(thousand):
 
 def test_a_file_and_a_folder_get_their_name_at_the_end(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with data.complete_or_absent(path) as unfinished:
+    with files.complete_or_absent(path) as unfinished:
         unfinished.write_text("words")
         assert not path.exists()
     assert path.read_text() == "words"
-    with data.complete_or_absent(tmp_path / "folder") as unfinished:
+    with files.complete_or_absent(tmp_path / "folder") as unfinished:
         (unfinished / "images").mkdir(parents=True)
         assert not (tmp_path / "folder").exists()
     assert (tmp_path / "folder" / "images").is_dir()
@@ -451,7 +451,7 @@ def test_a_file_that_is_not_finished_leaves_nothing_and_the_old_one_stays(tmp_pa
     path = tmp_path / "file.txt"
     if old:
         path.write_text("old")
-    with pytest.raises(error), data.complete_or_absent(path) as unfinished:
+    with pytest.raises(error), files.complete_or_absent(path) as unfinished:
         unfinished.write_text("half")
         raise error
     assert names_in(tmp_path) == (["file.txt"] if old else [])
@@ -463,7 +463,7 @@ def test_a_folder_that_is_not_finished_leaves_nothing_and_the_old_one_stays(tmp_
     path = tmp_path / "folder"
     if old:
         write_json(path / "a.json", "{}")
-    with pytest.raises(KeyboardInterrupt), data.complete_or_absent(path) as unfinished:
+    with pytest.raises(KeyboardInterrupt), files.complete_or_absent(path) as unfinished:
         write_json(unfinished / "images" / "b.json", "{}")
         raise KeyboardInterrupt
     assert names_in(tmp_path) == (["folder"] if old else [])
@@ -471,7 +471,7 @@ def test_a_folder_that_is_not_finished_leaves_nothing_and_the_old_one_stays(tmp_
 
 
 def test_nothing_written_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError), data.complete_or_absent(tmp_path / "file.txt"):
+    with pytest.raises(FileNotFoundError), files.complete_or_absent(tmp_path / "file.txt"):
         pass
     assert names_in(tmp_path) == []
 
@@ -512,7 +512,7 @@ def test_the_photographs_come_with_the_course_wherever_other_data_lie(data_home)
 
 
 def test_photographs_that_are_missing_are_named_with_a_way_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "repository", lambda: tmp_path)
+    monkeypatch.setattr(sources, "repository", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"photos.*clone the repository again"):
         data.photos()
 

@@ -16,7 +16,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from convrnn_utils import data
+from convrnn_utils import data, sources
 
 RELEASE = Path(__file__).resolve().parents[2] / "shared" / "flickr8k" / "make_release.py"
 TEXTS, PICTURES = "Flickr8k_text.zip", "Flickr8k_Dataset.zip"
@@ -103,9 +103,9 @@ def release(data_home, monkeypatch, tmp_path, serve):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("CONVRNN_FLICKR8K", raising=False)
-    monkeypatch.setattr(data, "FLICKR8K_PICTURES", 7)
+    monkeypatch.setattr(sources, "FLICKR8K_PICTURES", 7)
     for name in (TEXTS, PICTURES):  # the sums of the public files do not fit ours
-        monkeypatch.setitem(data.FLICKR8K, name, {**data.FLICKR8K[name], "sha256": None})
+        monkeypatch.setitem(sources.FLICKR8K, name, {**sources.FLICKR8K[name], "sha256": None})
     folder = tmp_path / "release"
     folder.mkdir()
     write_zip(folder / TEXTS, text_members())
@@ -178,16 +178,16 @@ def test_the_variable_names_the_address_and_the_argument_goes_before(
 
 
 def test_without_either_the_public_address_is_asked(release, monkeypatch):
-    monkeypatch.setattr(data, "FLICKR8K_ADDRESS", release.address)
+    monkeypatch.setattr(sources, "FLICKR8K_ADDRESS", release.address)
     data.flickr8k()
     assert len(release.requests) == 2
 
 
 def test_the_public_address_and_files_are_those_of_the_release():
-    assert data.FLICKR8K_ADDRESS.startswith("https://")
-    assert data.FLICKR8K_PICTURES == 8091
-    assert set(data.FLICKR8K) == {TEXTS, PICTURES}
-    for archive in data.FLICKR8K.values():
+    assert sources.FLICKR8K_ADDRESS.startswith("https://")
+    assert sources.FLICKR8K_PICTURES == 8091
+    assert set(sources.FLICKR8K) == {TEXTS, PICTURES}
+    for archive in sources.FLICKR8K.values():
         assert archive["sha256"] is None or re.fullmatch("[0-9a-f]{64}", archive["sha256"])
 
 
@@ -196,11 +196,11 @@ def test_the_public_address_and_files_are_those_of_the_release():
 
 @pytest.mark.parametrize("count", [6, 8])
 def test_another_number_of_pictures_is_refused(release, data_home, monkeypatch, count):
-    monkeypatch.setattr(data, "FLICKR8K_PICTURES", count)
+    monkeypatch.setattr(sources, "FLICKR8K_PICTURES", count)
     with pytest.raises(ValueError, match=rf"{PICTURES}.* 7 pictures and not {count}.*removed"):
         data.flickr8k(release.address)
     assert_nothing_is_left(data_home, TEXTS)
-    monkeypatch.setattr(data, "FLICKR8K_PICTURES", 7)
+    monkeypatch.setattr(sources, "FLICKR8K_PICTURES", 7)
     assert data.flickr8k(release.address).is_dir()
     assert release.requests.count(f"/{PICTURES}") == 2  # fetched anew, the captions kept
     assert release.requests.count(f"/{TEXTS}") == 1
@@ -293,7 +293,7 @@ def test_a_download_that_breaks_off_is_not_taken_for_whole(release, data_home):
 def test_a_file_with_another_sum_than_the_known_one_is_refused(
     release, data_home, monkeypatch, name
 ):
-    monkeypatch.setitem(data.FLICKR8K, name, {"bytes": 1, "sha256": "0" * 64})
+    monkeypatch.setitem(sources.FLICKR8K, name, {"bytes": 1, "sha256": "0" * 64})
     with pytest.raises(ValueError, match=rf"(?s)SHA256.*{name}.*does not match the known hash"):
         data.flickr8k(release.address)
     assert_nothing_is_left(data_home, *([TEXTS] if name == PICTURES else []))
@@ -302,7 +302,7 @@ def test_a_file_with_another_sum_than_the_known_one_is_refused(
 def test_files_with_the_known_sums_are_taken(release, monkeypatch):
     for name in (TEXTS, PICTURES):
         digest = hashlib.sha256((release.folder / name).read_bytes()).hexdigest()
-        monkeypatch.setitem(data.FLICKR8K, name, {"bytes": 1, "sha256": digest})
+        monkeypatch.setitem(sources.FLICKR8K, name, {"bytes": 1, "sha256": digest})
     assert data.flickr8k(release.address).is_dir()
 
 
@@ -311,7 +311,7 @@ def test_an_interrupt_while_unpacking_leaves_no_data_set(release, data_home, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(data, "read_image", interrupted)
+        patch.setattr(sources, "read_image", interrupted)
         with pytest.raises(KeyboardInterrupt):
             data.flickr8k(release.address)
     assert_nothing_is_left(data_home, TEXTS, PICTURES)
@@ -324,8 +324,8 @@ def test_an_interrupt_while_unpacking_leaves_no_data_set(release, data_home, mon
 
 @pytest.mark.skipif(not RELEASE.exists(), reason="Flickr8k itself is not here")
 def test_the_whole_of_flickr8k(data_home, serve, tmp_path, monkeypatch):
-    for archive in data.FLICKR8K:  # the rebuilt archives are smaller than the public ones
-        monkeypatch.setitem(data.FLICKR8K, archive, {"bytes": 0, "sha256": None})
+    for archive in sources.FLICKR8K:  # the rebuilt archives are smaller than the public ones
+        monkeypatch.setitem(sources.FLICKR8K, archive, {"bytes": 0, "sha256": None})
     subprocess.run([sys.executable, RELEASE, tmp_path / "release"], check=True)
     folder = data.flickr8k(serve(tmp_path / "release").address)
     files = {path.name for path in (folder / "images").iterdir()}

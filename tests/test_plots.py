@@ -79,7 +79,7 @@ def test_figures_of_caption_data_can_be_drawn():
         ),
     ]
     texts = [texts_of(figure) for figure in figures]
-    assert "a box" in texts[0]
+    assert "1 a box" in texts[0]
     assert "nowhere (n = 0)" in texts[3]
     assert "one\n25% padding" in texts[4]
     assert texts[5].count("×") == 1
@@ -88,3 +88,18 @@ def test_figures_of_caption_data_can_be_drawn():
 def test_growth_counts_new_words():
     line = plots.vocabulary_growth({"one": "aabab"}).axes[0].lines[0]
     assert line.get_xydata().tolist() == [[1, 1], [3, 2], [5, 2]]
+
+
+def test_figures_are_shown_as_jpeg(monkeypatch, small_split):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    plots.show_as_jpeg(plots.show_captions(small_split, [0, 3]))
+    assert shown[0].data.startswith(b"\xff\xd8\xff")
+    assert not plt.get_fignums()
+
+
+def test_captions_stand_under_their_picture(small_split):
+    small_split.captions[3] = ["it costs $5 or $6", "two " * 20]
+    texts = [axis.get_title(loc="left") for axis in plots.show_captions(small_split, [3, 0]).axes]
+    assert texts[0].startswith("\u2022 it costs \\$5 or \\$6\n\u2022 two two")
+    assert texts[1] == "\u2022 picture 0 is noisy\n\u2022 noise 0"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from convrnn_utils import training
-from convrnn_utils.checkpoints import load_model, read_file, trained_weights
+from convrnn_utils.checkpoints import load_model, read_file, save_model, trained_weights
 from convrnn_utils.data import CaptionDataset, Split
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import create_encoder
@@ -24,7 +24,7 @@ class Interrupt(Exception):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return create_encoder("small_cnn", weights=None)
+    return create_encoder("small_cnn")
 
 
 def make_dataset(name: str, seed: int, captions=CAPTIONS) -> CaptionDataset:
@@ -32,7 +32,7 @@ def make_dataset(name: str, seed: int, captions=CAPTIONS) -> CaptionDataset:
     ids = list(range(12))
     groups = [[captions[(i + k) % len(captions)] for k in range(3)] for i in ids]
     split = Split(name, ids, [], groups, [])
-    features = random.random_sample((12, 256)).astype(numpy.float16)
+    features = random.random_sample((12, 512)).astype(numpy.float16)
     return CaptionDataset(split, features, Vocabulary.from_captions(sum(groups, []), 1))
 
 
@@ -167,11 +167,34 @@ def test_checkpoint_brings_all_it_needs(encoder, tmp_path):
     loaded, vocabulary, facts = load_model(tmp_path / "best.safetensors")
     picture = encoder.preprocess(Image.new("RGB", (40, 30), "red")).unsqueeze(0)
     words = torch.tensor([[1, 4, 5]])
-    loaded.cnn_encoder.cnn.load_state_dict(encoder.state_dict())  # random weights in this test
     assert torch.equal(loaded(picture, words), model(picture, words))
     assert vocabulary == make_dataset("train", 1).vocabulary
     best = max(history, key=lambda entry: entry["cider"])
     assert facts["metrics"]["validation"] == best
+
+
+def test_a_checkpoint_for_another_encoder_is_refused(encoder, tmp_path):
+    """A frozen encoder's weights are not in the file, so others must not take their place."""
+    dataset = make_dataset("train", 1)
+    model = make_model(create_encoder("small_cnn", weights=None), dataset.vocabulary)
+    save_model(tmp_path / "random.safetensors", model, dataset.vocabulary)
+    with pytest.raises(ValueError, match="another encoder than small_cnn is here"):
+        load_model(tmp_path / "random.safetensors")
+
+
+def test_an_encoder_that_was_trained_along_is_in_the_checkpoint(tmp_path):
+    dataset = make_dataset("train", 1)
+    model = make_model(create_encoder("small_cnn", None, frozen=False), dataset.vocabulary)
+    save_model(tmp_path / "whole.safetensors", model, dataset.vocabulary)
+    loaded, _, _ = load_model(tmp_path / "whole.safetensors")
+    expected = model.state_dict()
+    assert all(torch.equal(weight, expected[k]) for k, weight in loaded.state_dict().items())
+
+
+def test_a_file_to_resume_from_is_no_model(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    with pytest.raises(ValueError, match="holds no whole model"):
+        load_model(tmp_path / "run.safetensors")
 
 
 def test_gradients_are_clipped(encoder, tmp_path):
