@@ -42,8 +42,10 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
         continuous_update=False,  # look it up at Enter, not at every letter
     )
     page = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page")
+    page.layout.width = "11em"
     back = ipywidgets.Button(description="previous", tooltip="the pictures before these")
     further = ipywidgets.Button(description="next", tooltip="further pictures with the word")
+    back.layout.width = further.layout.width = "7em"
     result = ipywidgets.HTML()
     found: dict[int, list[str]] = {}
 

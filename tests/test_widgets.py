@@ -3,7 +3,7 @@ import re
 import pytest
 from PIL import Image
 
-from convrnn_utils import data, widgets
+from convrnn_utils import data, files, widgets
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_captions_and_words_are_never_taken_for_html(data_home):
     (folder / "images").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(folder / "images" / "1.png")
     caption = '<script>alert("dog")</script> & a dog\'s <img src=x onerror=y>'
-    data.write_captions(
+    files.write_captions(
         folder, "test", [{"id": 1, "file_name": "1.png", "captions": [caption, "b"]}]
     )
     split = data.load_split(folder, "test")
