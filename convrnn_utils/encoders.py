@@ -121,7 +121,8 @@ def small_cnn() -> nn.Sequential:
         _convolution(64, 64),
         _convolution(64, 128, stride=2),
         _convolution(128, 128),
-        _convolution(128, 512, kernel_size=1),
+        _convolution(128, 256, kernel_size=1),  # from here on each place by itself
+        _convolution(256, 512, kernel_size=1),
     )
 
 
