@@ -14,7 +14,7 @@ SHOWN = ("dog", "horses", "tiger", "parrot", "musicians", "square", "coffee", "r
 
 
 def main() -> None:
-    """Caption the photographs and write ``captions.png`` beside this file."""
+    """Caption the photographs and write ``captions.jpg`` beside this file."""
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
     photos = data.load_split(data.photos(), "test")
     captions = caption_all(model, data.Pictures(photos, model.cnn_encoder.cnn), vocabulary)
@@ -22,7 +22,7 @@ def main() -> None:
     plots.set_style()
     shown = [written[name] for name in SHOWN]
     figure = plots.show_pictures([data.read_image(p) for p, _ in shown], [t for _, t in shown])
-    figure.savefig(Path(__file__).with_name("captions.png"), dpi=90)
+    figure.savefig(Path(__file__).with_name("captions.jpg"), dpi=80, pil_kwargs={"quality": 85})
 
 
 if __name__ == "__main__":

@@ -57,13 +57,14 @@ def show_pictures(
     texts = ["\n".join(textwrap.fill(line, width) for line in t.split("\n")) for t in titles]
     rows = -(-len(pictures) // columns)
     lines = max(text.count("\n") + 1 for text in texts)
+    arrays = [numpy.asarray(picture) for picture in pictures]
+    height = size * max(pixels.shape[0] / pixels.shape[1] for pixels in arrays)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, (size + 0.21 * lines) * rows), squeeze=False
+        rows, columns, figsize=(size * columns, (height + 0.21 * lines) * rows), squeeze=False
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
-        pixels = numpy.asarray(picture)
+    for axis, pixels, text in zip(axes.flat, arrays, texts, strict=False):
         # enlarged without smoothing, a small picture makes a small file
         axis.imshow(pixels, interpolation="nearest" if len(pixels) < 128 else None)
         axis.set_title(text, y=0, pad=-5, va="top", fontsize=10, loc=align)
