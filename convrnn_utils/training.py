@@ -215,11 +215,11 @@ def _finish_epoch(model, training, validation, folder, progress) -> None:
         "cider": cider_of_captions(model, validation),
         "seconds": round(progress["seconds"], 1),
     }
-    history = [*progress["history"], entry]
+    earlier = progress["history"]
     progress.update(
-        epoch=progress["epoch"] + 1, batch=0, loss_sum=0.0, seconds=0.0, history=history
+        epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
     )
-    if entry["cider"] >= max(past["cider"] for past in history):
+    if not earlier or entry["cider"] > max(past["cider"] for past in earlier):
         facts = {"data": training.split.name, "metrics": {"validation": entry}}
         save_model(folder / "best.safetensors", model, training.vocabulary, **facts)
 

@@ -90,7 +90,8 @@ def test_notebook_describes_its_figures(notebook):
     _, content = notebook
     cells = code_cells(content)
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
-        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+        if kinds & {"image/png", "image/jpeg"}:
             near = cell.source + (following.source if following else "")
             assert "plots.describe(" in near, cell.source[:200]
 
