@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(prog="python -m convrnn_utils", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m convrnn_utils", description="Train a captioner, or caption photographs."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     training = commands.add_parser(
