@@ -19,7 +19,7 @@ export CONVRNN_PROFILE
 	touch .venv/complete
 
 lab: .venv/complete
-	$(BIN)/jupyter lab --notebook-dir=. $(ARGS) notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 test: CONVRNN_PROFILE = smoke
 test: .venv/complete
