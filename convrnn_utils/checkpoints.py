@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import ImageEncoder, create_encoder
 from convrnn_utils.files import complete_or_absent
-from convrnn_utils.text import SPECIAL_WORDS, Vocabulary
+from convrnn_utils.text import Vocabulary
 
 FORMAT = "convrnn-checkpoint-1"
 DECODERS = {"rnn": ConvRNN}
@@ -100,8 +100,7 @@ def save_model(path: Path, model: ConvRNN, vocabulary: Vocabulary, **facts) -> N
         vocabulary: the words that it was trained with.
         facts: JSON values, such as ``metrics={...}`` and ``data="flickr8k"``.
     """
-    words = vocabulary.words[len(SPECIAL_WORDS) :]
-    content = {"model": describe_model(model), "vocabulary": words, **facts}
+    content = {"model": describe_model(model), "vocabulary": vocabulary.own_words, **facts}
     write_file(path, trained_weights(model), content)
 
 
@@ -135,7 +134,7 @@ def load_model(path: Path) -> tuple[ConvRNN, Vocabulary, dict]:
 
 def require_vocabulary(expected: list[str], vocabulary: Vocabulary, path: Path) -> None:
     """Raise a ``ValueError`` in words where a checkpoint belongs to another vocabulary."""
-    words = vocabulary.words[len(SPECIAL_WORDS) :]
+    words = vocabulary.own_words
     if words != expected:
         missing = len(set(expected) - set(words))
         raise ValueError(

@@ -21,14 +21,20 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(unfinished)  # a killed process that had the same number may have left it
     try:
         yield unfinished
         os.replace(unfinished, path)
     finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        else:
-            unfinished.unlink(missing_ok=True)
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_image(path: Path) -> Image.Image:

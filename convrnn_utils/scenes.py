@@ -14,7 +14,6 @@ This module writes the files, and offers what the others do under one name:
 import contextlib
 import json
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import numpy
 from numpy.random import RandomState
 from pycocotools import mask as coco_mask
 
+from convrnn_utils.files import complete_or_absent
 from convrnn_utils.scene_captions import captions, clip_captions
 from convrnn_utils.scene_checking import check, faithfulness
 from convrnn_utils.scene_drawing import draw, draw_clip
@@ -104,7 +104,7 @@ def write(
     counts = (train, val, test, held_out)
     done = 0
     random = RandomState()  # seeded anew for every picture
-    with _complete_or_absent(folder) as path:
+    with _new_folder(folder) as path:
         for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
             images, annotations, instances = [], [], []
             for index in range(count):
@@ -153,7 +153,7 @@ def write_clips(
     counts = (train, val, test)
     done = 0
     random = RandomState()  # seeded anew for every clip
-    with _complete_or_absent(folder) as path:
+    with _new_folder(folder) as path:
         for number, (split, count) in enumerate(zip(SPLITS, counts, strict=False)):
             images, annotations = [], []
             for index in range(count):
@@ -245,16 +245,10 @@ def _write_json(path: Path, record: dict) -> None:
 
 
 @contextlib.contextmanager
-def _complete_or_absent(folder: str | os.PathLike) -> Iterator[Path]:
+def _new_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """A folder to write to, with ``images/``, which gets its name when all is written."""
-    folder = Path(folder)
-    if folder.exists():
+    if Path(folder).exists():
         raise FileExistsError(f"{folder} is there already; delete it or choose another.")
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with complete_or_absent(Path(folder)) as unfinished:
         (unfinished / "images").mkdir(parents=True)
         yield unfinished
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

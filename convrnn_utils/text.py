@@ -1,12 +1,13 @@
 """Captions as words, and words as numbers: `tokenize` and `Vocabulary`."""
 
 import json
-import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+from convrnn_utils.files import complete_or_absent
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_WORDS = ["<pad>", "<start>", "<end>", "<unknown>"]  # in the order of their ids
@@ -72,6 +73,11 @@ class Vocabulary:
         frequent = [word for word, count in counts.items() if count >= min_count]
         return cls(sorted(frequent, key=lambda word: (-counts[word], word)))
 
+    @property
+    def own_words(self) -> list[str]:
+        """The words without the special ones: what ``Vocabulary`` is made from."""
+        return self.words[len(SPECIAL_WORDS) :]
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -109,15 +115,9 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary to ``path`` as JSON; an older file is replaced in one step."""
-        path = Path(path)
-        words = self.words[len(SPECIAL_WORDS) :]
-        content = {"format": self.FORMAT, "version": self.VERSION, "words": words}
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        content = {"format": self.FORMAT, "version": self.VERSION, "words": self.own_words}
+        with complete_or_absent(Path(path)) as unfinished:
             unfinished.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

@@ -22,7 +22,7 @@ from convrnn_utils.checkpoints import (
 )
 from convrnn_utils.data import CaptionDataset, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
-from convrnn_utils.text import PAD, SPECIAL_WORDS
+from convrnn_utils.text import PAD
 
 
 def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -235,7 +235,7 @@ def _save(folder, model, optimizer, training, settings, progress) -> None:
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    words = training.vocabulary.words[len(SPECIAL_WORDS) :]
+    words = training.vocabulary.own_words
     content = {"settings": settings, "vocabulary": words, "progress": progress}
     write_file(folder / "run.safetensors", tensors, content)
 
