@@ -1,0 +1,39 @@
+"""The equalities that a notebook claims, each checked where it is claimed and listed at its end."""
+
+import torch
+
+
+class Equalities:
+    """A list of claims "this equals that", with the largest deviation found for each."""
+
+    def __init__(self):
+        self.rows: list[tuple[str, float, float]] = []
+
+    def check(self, claim: str, here, there, tolerance: float = 1e-5) -> None:
+        """Compare two results, print the largest deviation, and keep it for ``table``.
+
+        Args:
+            claim: what is equal to what, in a few words.
+            here, there: tensors of one shape, or numbers.
+            tolerance: the largest absolute difference that still counts as equal.
+
+        Raises:
+            ValueError: the shapes differ, or the values do by more than ``tolerance``.
+        """
+        here, there = torch.as_tensor(here).double(), torch.as_tensor(there).double()
+        if here.shape != there.shape:
+            raise ValueError(
+                f"{claim}: the shapes {tuple(here.shape)} and {tuple(there.shape)} differ."
+            )
+        deviation = (here - there).abs().max().item()
+        if not deviation <= tolerance:  # NaN, too, is not equal
+            raise ValueError(f"{claim}: they differ by {deviation:.1e}, more than {tolerance:.0e}.")
+        self.rows.append((claim, deviation, tolerance))
+        print(f"{claim}: largest deviation {deviation:.1e}")
+
+    def table(self) -> None:
+        """Print every claim with the deviation found and the one allowed."""
+        width = max(len(claim) for claim, _, _ in self.rows)
+        print(f"{'equal':{width}}  found    allowed")
+        for claim, deviation, tolerance in self.rows:
+            print(f"{claim:{width}}  {deviation:.1e}  {tolerance:.0e}")
