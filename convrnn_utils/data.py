@@ -7,13 +7,14 @@ downloading or converting where that is needed; ``load_split`` reads one split o
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import numpy
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ __all__ = [
     "CaptionDataset",
     "Pictures",
     "Split",
+    "Views",
     "batch_indices",
     "cached_features",
     "coco",
@@ -90,15 +92,36 @@ def load_split(folder: Path, split: str) -> Split:
     )
 
 
+def _part(image: Image.Image, across: float, down: float) -> Image.Image:
+    """Seven eighths of a picture's width and height; 0, 0 is the top left part of it."""
+    width, height = image.size
+    left, top = across * width / 8, down * height / 8
+    box = (left, top, left + width * 7 / 8, top + height * 7 / 8)
+    return image.crop(tuple(round(edge) for edge in box))
+
+
+# The ways to see a picture. A mirror turns left into right, in captions too: not for ``scenes``.
+VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "whole": lambda image: image,
+    "mirrored": ImageOps.mirror,
+    "centre": lambda image: _part(image, 0.5, 0.5),
+    "top_left": lambda image: _part(image, 0, 0),
+    "top_right": lambda image: _part(image, 1, 0),
+    "bottom_left": lambda image: _part(image, 0, 1),
+    "bottom_right": lambda image: _part(image, 1, 1),
+}
+
+
 class Pictures:
     """The pictures of a split as an array of bytes, (N, 3, size, size), decoded when asked for.
 
     ``pictures[rows]`` gives the pictures of a list of rows as one tensor. With ``in_memory`` all
-    are decoded once and kept: 27 kB a picture of 96 pixels, 150 kB at 224.
+    are decoded once and kept: 27 kB a picture of 96 pixels, 150 kB at 224. ``view`` is one of
+    ``VIEWS``.
     """
 
-    def __init__(self, split: Split, encoder, in_memory: bool = False):
-        self.paths, self.encoder = split.paths, encoder
+    def __init__(self, split: Split, encoder, in_memory: bool = False, view: str = "whole"):
+        self.paths, self.encoder, self.view = split.paths, encoder, VIEWS[view]
         self.kept = None
         if in_memory:
             self.kept = self[tqdm(range(len(self)), desc="pictures", leave=False)]
@@ -109,10 +132,32 @@ class Pictures:
     def __getitem__(self, rows: Iterable[int]) -> Tensor:
         if self.kept is not None:
             return self.kept[list(rows)]
-        return torch.stack([self.encoder.preprocess(read_image(self.paths[row])) for row in rows])
+        images = (self.view(read_image(self.paths[row])) for row in rows)
+        return torch.stack([self.encoder.preprocess(image) for image in images])
 
 
-def cached_features(split: Split, encoder, pooled: bool = False, batch_size: int = 32):
+class Views:
+    """N pictures that are there in several views: which one is given out is a matter of chance.
+
+    Args:
+        views: arrays of N rows, row i of each belonging to picture i.
+    """
+
+    def __init__(self, views: Sequence):
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views[0])
+
+    def __getitem__(self, rows: Sequence[int]):
+        """Rows (B, ...), each of a view drawn by lot with torch's generator."""
+        chosen = torch.randint(len(self.views), (len(rows),)).tolist()
+        return numpy.stack([self.views[view][row] for view, row in zip(chosen, rows, strict=True)])
+
+
+def cached_features(
+    split: Split, encoder, pooled: bool = False, batch_size: int = 32, view: str = "whole"
+):
     """What a frozen encoder makes of each picture, computed once and kept on disk.
 
     The file in ``data/features`` is named by data set, split, encoder and size, and by a
@@ -123,17 +168,22 @@ def cached_features(split: Split, encoder, pooled: bool = False, batch_size: int
         split: N pictures.
         encoder: an ``ImageEncoder``; L places and D features.
         pooled: keep the mean over the places only.
+        batch_size: pictures at a time.
+        view: one of ``VIEWS``.
 
     Returns:
         a memory-mapped fp16 array, (N, L, D), or (N, D) where pooled.
     """
     kind = "pooled" if pooled else "grid"
+    kind += "" if view == "whole" else f"-{view}"
     name = f"{split.name.replace('/', '-')}-{encoder.name}-{encoder.size}-{kind}"
     path = data_folder() / "features" / f"{name}-{_fingerprint(split, encoder)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with complete_or_absent(path) as unfinished:
-            _write_features(unfinished, split, encoder, pooled, batch_size)
+            _write_features(
+                unfinished, Pictures(split, encoder, view=view), encoder, pooled, batch_size
+            )
         for outdated in path.parent.glob(f"{name}-????????.npy"):
             if outdated != path:
                 with contextlib.suppress(PermissionError):  # Windows: still open in a notebook
@@ -142,19 +192,18 @@ def cached_features(split: Split, encoder, pooled: bool = False, batch_size: int
 
 
 @torch.inference_mode()
-def _write_features(path: Path, split: Split, encoder, pooled: bool, batch_size: int) -> None:
+def _write_features(path: Path, pictures: Pictures, encoder, pooled: bool, batch_size: int) -> None:
     where = encoder.mean.device
-    pictures = Pictures(split, encoder)
     features = None
-    starts = range(0, len(split), batch_size)
-    for start in tqdm(starts, desc=f"features of {split.name}", leave=False):
-        rows = range(start, min(start + batch_size, len(split)))
+    starts = range(0, len(pictures), batch_size)
+    for start in tqdm(starts, desc=f"features ({encoder.name})", leave=False):
+        rows = range(start, min(start + batch_size, len(pictures)))
         grid = encoder(pictures[rows].to(where))
         batch = (grid.mean(dim=1) if pooled else grid).cpu().numpy().astype(numpy.float16)
         if not numpy.isfinite(batch).all():
             raise ValueError(f"{encoder.name} gives features beyond the range of fp16 (65,504).")
         if features is None:
-            shape = (len(split), *batch.shape[1:])
+            shape = (len(pictures), *batch.shape[1:])
             features = numpy.lib.format.open_memmap(path, "w+", numpy.float16, shape)
         features[start : start + len(batch)] = batch
     features.flush()

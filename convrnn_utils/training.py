@@ -1,5 +1,6 @@
 """Training a captioner: the loss, the loop, and runs that go on where they were interrupted."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def train(
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
     clip_norm: float = 5.0,
+    averaging: float = 0.0,
     patience: int = 3,
     seed: int = 0,
     save_every: float = 60.0,
@@ -102,6 +104,9 @@ def train(
         weight_decay: of AdamW, arXiv:1711.05101.
         label_smoothing: see ``caption_loss``.
         clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
+        averaging: where it is above zero, the weights that are scored and saved are a running
+            mean over the steps, of which each step keeps this share, such as 0.999
+            (Polyak & Juditsky 1992, doi:10.1137/0330046).
         patience: see above.
         seed: fixes the order of the captions and the dropout.
         save_every: seconds between two saves within an epoch.
@@ -125,6 +130,7 @@ def train(
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,
         "clip_norm": clip_norm,
+        "averaging": averaging,
         "patience": patience,
         "seed": seed,
         "data": training.split.name,
@@ -133,20 +139,24 @@ def train(
     torch.manual_seed(seed)
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    average = _copy_of_weights(model) if averaging else {}
     progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
     if (folder / "run.safetensors").exists():
-        progress = _resume(folder, model, optimizer, training, settings)
+        progress = _resume(folder, model, average, optimizer, training, settings)
         if on_epoch and progress["history"]:
             on_epoch(progress["history"])
 
     def save() -> None:
-        _save(folder, model, optimizer, training, settings, progress)
+        _save(folder, model, average, optimizer, training, settings, progress)
 
     steps = len(batch_indices(training, batch_size, seed))
     with tqdm(total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True) as bar:
         while not _finished(progress["history"], epochs, patience):
-            _train_epoch(model, training, optimizer, settings, progress, bar, save, save_every)
-            _finish_epoch(model, training, validation, folder, progress)
+            _train_epoch(
+                model, average, training, optimizer, settings, progress, bar, save, save_every
+            )
+            with _averaged(model, average):
+                _finish_epoch(model, training, validation, folder, progress)
             save()
             if on_epoch:
                 on_epoch(progress["history"])
@@ -162,7 +172,9 @@ def _finished(history: list[dict], epochs: int, patience: int) -> bool:
     return len(scores) >= epochs or bool(stalled)
 
 
-def _train_epoch(model, training, optimizer, settings, progress, bar, save, save_every) -> None:
+def _train_epoch(
+    model, average, training, optimizer, settings, progress, bar, save, save_every
+) -> None:
     """One pass over the captions, from the batch at which ``progress`` stands."""
     where = next(model.parameters()).device
     batches = batch_indices(training, settings["batch_size"], settings["seed"] + progress["epoch"])
@@ -175,6 +187,7 @@ def _train_epoch(model, training, optimizer, settings, progress, bar, save, save
         step = progress["epoch"] * len(batches) + number
         rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
         loss = _train_step(model, inputs.to(where), captions.to(where), optimizer, rate, settings)
+        _update_average(average, model, settings["averaging"], step)
         progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
         progress["seconds"] = before + time.monotonic() - began
         bar.n = step + 1
@@ -197,6 +210,31 @@ def _train_step(model, inputs, captions, optimizer, learning_rate, settings) -> 
     nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings["clip_norm"])
     optimizer.step()
     return loss.item()
+
+
+def _copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in trained_weights(model).items()}
+
+
+def _update_average(average: dict[str, Tensor], model, share: float, step: int) -> None:
+    """One step of the running mean; it forgets faster at first, when the weights are worst."""
+    if not average:
+        return
+    share = min(share, (1 + step) / (10 + step))
+    for name, weight in trained_weights(model).items():
+        if weight.is_floating_point():
+            average[name].lerp_(weight, 1 - share)
+        else:  # counts, such as those of batch normalisation
+            average[name].copy_(weight)
+
+
+@contextlib.contextmanager
+def _averaged(model: nn.Module, average: dict[str, Tensor]):
+    """The model with its mean weights, where there are any, as long as the block lasts."""
+    current = _copy_of_weights(model) if average else {}
+    model.load_state_dict(average, strict=False)
+    yield
+    model.load_state_dict(current, strict=False)
 
 
 def has_bfloat16(where: torch.device) -> bool:
@@ -227,9 +265,10 @@ def _finish_epoch(model, training, validation, folder, progress) -> None:
 # ---------------------------------------------------------------- interrupted runs
 
 
-def _save(folder, model, optimizer, training, settings, progress) -> None:
+def _save(folder, model, average, optimizer, training, settings, progress) -> None:
     """Write ``run.safetensors``: weights, the optimiser's and generator's state, progress."""
     tensors = {f"model.{name}": weight for name, weight in trained_weights(model).items()}
+    tensors |= {f"average.{name}": weight for name, weight in average.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -240,8 +279,8 @@ def _save(folder, model, optimizer, training, settings, progress) -> None:
     write_file(folder / "run.safetensors", tensors, content)
 
 
-def _resume(folder, model, optimizer, training, settings) -> dict:
-    """Put model, optimiser and generator back to where a run stood; give its progress."""
+def _resume(folder, model, average, optimizer, training, settings) -> dict:
+    """Put model, mean, optimiser and generator back to where a run stood; give its progress."""
     path = folder / "run.safetensors"
     tensors, content = read_file(path)
     require_vocabulary(content["vocabulary"], training.vocabulary, path)
@@ -251,11 +290,13 @@ def _resume(folder, model, optimizer, training, settings) -> dict:
                 f"{path} was begun with {name} = {content['settings'].get(name)}, and this run "
                 f"has {value}; train into another folder, or delete that one to begin again."
             )
-    parts: dict[str, dict] = {"model": {}, "optimizer": {}, "random": {}}
+    parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = tensor
     load_trained_weights(model, parts["model"])
+    for name, weight in average.items():
+        weight.copy_(parts["average"][name])
     states: dict[int, dict] = {}
     for name, tensor in parts["optimizer"].items():
         number, key = name.split(".")

@@ -5,7 +5,7 @@ import warnings
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from convrnn_utils import data, files, scenes, sources
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
@@ -320,6 +320,49 @@ def test_features_that_are_interrupted_leave_no_file(
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
+def test_a_view_is_the_part_of_the_picture_that_it_names():
+    """On a picture whose red grows to the right and whose green grows downwards."""
+    ramp = numpy.arange(64, dtype=numpy.uint8)
+    pixels = numpy.zeros((64, 64, 3), numpy.uint8)
+    pixels[..., 0], pixels[..., 1] = ramp, ramp[:, None]
+    corners = {
+        "whole": (0, 0, 63, 63),
+        "mirrored": (63, 0, 0, 63),
+        "centre": (4, 4, 59, 59),
+        "top_left": (0, 0, 55, 55),
+        "top_right": (8, 0, 63, 55),
+        "bottom_left": (0, 8, 55, 63),
+        "bottom_right": (8, 8, 63, 63),
+    }
+    assert corners.keys() == data.VIEWS.keys()
+    for name, expected in corners.items():
+        seen = numpy.array(data.VIEWS[name](Image.fromarray(pixels)))
+        assert (*seen[0, 0, :2], *seen[-1, -1, :2]) == expected, name
+
+
+def test_each_view_has_a_cache_of_its_own(small_split, tiny_encoder):
+    whole = data.cached_features(small_split, tiny_encoder)
+    mirrored = data.cached_features(small_split, tiny_encoder, view="mirrored")
+    again = data.cached_features(small_split, tiny_encoder)
+    assert numpy.array_equal(whole, again)
+    assert not numpy.allclose(whole, mirrored, atol=1e-3)
+    images = [ImageOps.mirror(data.read_image(path)) for path in small_split.paths]
+    expected = tiny_encoder(torch.stack([tiny_encoder.preprocess(image) for image in images]))
+    assert numpy.allclose(mirrored, expected.detach().numpy(), atol=2e-3)
+
+
+def test_views_give_each_picture_in_one_of_its_views():
+    views = data.Views([numpy.arange(0, 10), numpy.arange(100, 110)])
+    assert len(views) == 10
+    torch.manual_seed(0)
+    rows = [3, 7, 3, 9] * 50
+    given = views[rows]
+    assert (given % 100 == rows).all()
+    assert 60 < (given >= 100).sum() < 140
+    torch.manual_seed(0)
+    assert numpy.array_equal(views[rows], given)
+
+
 def test_features_beyond_the_range_of_fp16_are_refused(small_split, tiny_encoder, data_home):
     with torch.no_grad():
         tiny_encoder.network.bias += 1e6

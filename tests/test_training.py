@@ -68,9 +68,12 @@ def test_training_learns(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 6, 9, 12, 14])
-def test_interrupted_run_ends_as_an_undisturbed_one(encoder, tmp_path, monkeypatch, stop_at):
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_interrupted_run_ends_as_an_undisturbed_one(
+    encoder, tmp_path, monkeypatch, stop_at, averaging
+):
     """Stopped within and between epochs, the run resumes and ends with the same weights."""
-    whole, whole_history = run(encoder, tmp_path / "whole")
+    whole, whole_history = run(encoder, tmp_path / "whole", averaging=averaging)
     steps = 0
     train_step = training._train_step
 
@@ -84,9 +87,9 @@ def test_interrupted_run_ends_as_an_undisturbed_one(encoder, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(training, "_train_step", interrupted)
         with pytest.raises(Interrupt):
-            run(encoder, tmp_path / "stopped")
+            run(encoder, tmp_path / "stopped", averaging=averaging)
     torch.manual_seed(99)  # whatever happened in between
-    resumed, history = run(encoder, tmp_path / "stopped")
+    resumed, history = run(encoder, tmp_path / "stopped", averaging=averaging)
 
     last = [read_file(tmp_path / name / "run.safetensors")[0] for name in ("whole", "stopped")]
     assert last[0].keys() == last[1].keys()
@@ -112,6 +115,7 @@ def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypa
         training._save(
             tmp_path,
             make_model(encoder, dataset.vocabulary),
+            {},
             torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
             dataset,
             {},
@@ -195,6 +199,33 @@ def test_a_file_to_resume_from_is_no_model(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
     with pytest.raises(ValueError, match="holds no whole model"):
         load_model(tmp_path / "run.safetensors")
+
+
+def test_the_mean_of_the_weights_by_hand(encoder):
+    """With a share of 0.5 and two steps: a quarter, a quarter and a half, once it is warm."""
+    model = make_model(encoder, make_dataset("train", 1).vocabulary)
+    weight = model.rnn_decoder.linear.weight
+    average = training._copy_of_weights(model)
+    for step, value in enumerate([8.0, 16.0], start=100):
+        weight.data.fill_(value)
+        training._update_average(average, model, 0.5, step)
+    first = make_model(encoder, make_dataset("train", 1).vocabulary).rnn_decoder.linear.weight
+    expected = first / 4 + 8 / 4 + 16 / 2
+    assert torch.allclose(average["rnn_decoder.linear.weight"], expected)
+
+
+def test_the_mean_is_what_is_scored_and_kept(encoder, tmp_path, monkeypatch):
+    scored = []
+
+    def score(model, dataset):
+        scored.append(model.rnn_decoder.linear.weight.detach().clone())
+        return float(len(scored))
+
+    monkeypatch.setattr(training, "cider_of_captions", score)
+    model, _ = run(encoder, tmp_path, averaging=0.9)
+    assert torch.equal(model.rnn_decoder.linear.weight, scored[-1])
+    last = read_file(tmp_path / "run.safetensors")[0]["model.rnn_decoder.linear.weight"]
+    assert not torch.allclose(last, scored[-1], atol=1e-4)
 
 
 def test_gradients_are_clipped(encoder, tmp_path):
