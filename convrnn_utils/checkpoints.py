@@ -11,13 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.decoders import ConvRNN
-from convrnn_utils.encoders import ImageEncoder, create_encoder
+from convrnn_utils.encoders import create_encoder
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 
 FORMAT = "convrnn-checkpoint-1"
-DECODERS = {"rnn": ConvRNN}
+DECODERS = {"rnn": ConvRNN, "attention": ShowAttendTell}
 
 
 def write_file(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
@@ -72,9 +73,9 @@ def _fit(name: str, expected: dict[str, Tensor], weights: dict[str, Tensor]) -> 
     return both and expected[name].shape == weights[name].shape
 
 
-def describe_model(model: ConvRNN) -> dict:
+def describe_model(model: ConvRNN | ShowAttendTell) -> dict:
     """Everything but the weights that makes a model: its arguments, encoder and preprocessing."""
-    encoder: ImageEncoder = model.cnn_encoder.cnn
+    encoder = model.cnn
     return {
         "decoder": next(name for name, kind in DECODERS.items() if type(model) is kind),
         "arguments": model.arguments,
@@ -91,7 +92,9 @@ def describe_model(model: ConvRNN) -> dict:
     }
 
 
-def save_model(path: Path, model: ConvRNN, vocabulary: Vocabulary, **facts) -> None:
+def save_model(
+    path: Path, model: ConvRNN | ShowAttendTell, vocabulary: Vocabulary, **facts
+) -> None:
     """Write a trained model with its vocabulary, and what else should be known of it.
 
     Args:
@@ -104,7 +107,7 @@ def save_model(path: Path, model: ConvRNN, vocabulary: Vocabulary, **facts) -> N
     write_file(path, trained_weights(model), content)
 
 
-def load_model(path: Path) -> tuple[ConvRNN, Vocabulary, dict]:
+def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     """A trained model in evaluation mode, its vocabulary, and the facts saved with it.
 
     Raises:

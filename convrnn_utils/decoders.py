@@ -127,6 +127,11 @@ class ConvRNN(nn.Module):
         self.cnn_encoder = CNNEncoder(embed_size, cnn)
         self.rnn_decoder = RNNDecoder(**self.arguments)
 
+    @property
+    def cnn(self) -> ImageEncoder:
+        """The network that reads the pictures."""
+        return self.cnn_encoder.cnn
+
     def forward(self, images: Tensor, captions: Tensor) -> Tensor:
         """Scores (B, T + 1, vocab_size) for images and captions (B, T); the last T count."""
         features = self.cnn_encoder(images)

@@ -1,11 +1,17 @@
 """From a trained model to captions, for any decoder with ``start`` and ``step``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
+
+
+def _forbid(logits: Tensor) -> Tensor:
+    """Scores (..., V) in which ``<pad>``, ``<start>`` and ``<unknown>`` can never be the best."""
+    logits[..., [PAD, START, UNKNOWN]] = -torch.inf
+    return logits
 
 
 @torch.inference_mode()
@@ -23,14 +29,42 @@ def greedy(model, images: Tensor, max_words: int = 20) -> Tensor:
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
     """
+    return _write(model, images, max_words, lambda logits: logits.argmax(dim=1))
+
+
+@torch.inference_mode()
+def sample(
+    model, images: Tensor, max_words: int = 20, temperature: float = 1.0, top_p: float = 1.0
+) -> Tensor:
+    """As ``greedy``, but the next word is drawn by lot from the model's probabilities.
+
+    Args:
+        model, images, max_words: see ``greedy``.
+        temperature: scores are divided by it; near 0 the most probable word always wins.
+        top_p: draw only among the most probable words that together have this probability
+            (nucleus sampling, arXiv:1904.09751); the most probable one is always among them.
+    """
+    if temperature <= 0 or not 0 < top_p <= 1:
+        raise ValueError("temperature must be above 0, and top_p above 0 and at most 1.")
+
+    def draw(logits: Tensor) -> Tensor:
+        probabilities, words = (logits / temperature).softmax(dim=1).sort(descending=True)
+        before = probabilities.cumsum(dim=1) - probabilities
+        chosen = torch.multinomial(probabilities.masked_fill(before >= top_p, 0), 1)
+        return words.gather(1, chosen).squeeze(1)
+
+    return _write(model, images, max_words, draw)
+
+
+def _write(model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    """Captions (B, T), one word after the other; ``choose`` takes scores (B, V) to words (B,)."""
     state = model.start(images)
     words = torch.full((len(images),), START, device=images.device)
     finished = torch.zeros_like(words, dtype=torch.bool)
     written = []
     for _ in range(max_words):
         logits, state, _ = model.step(words, state)
-        logits[:, [PAD, START, UNKNOWN]] = -torch.inf
-        words = logits.argmax(dim=1).masked_fill(finished, PAD)
+        words = choose(_forbid(logits)).masked_fill(finished, PAD)
         written.append(words)
         finished |= words == END
         if finished.all():
@@ -38,10 +72,77 @@ def greedy(model, images: Tensor, max_words: int = 20) -> Tensor:
     return torch.stack(written, dim=1)
 
 
+@torch.inference_mode()
+def beam_search(
+    model, images: Tensor, max_words: int = 20, beam_width: int = 5, length_power: float = 0.0
+) -> Tensor:
+    """Write a caption for each image, keeping the ``beam_width`` most probable beginnings.
+
+    All beams of all images take a step together. A caption that has ended stays in its beam with
+    the probability that it has.
+
+    Args:
+        model, images, max_words: see ``greedy``.
+        beam_width: beginnings kept; 1 is greedy search.
+        length_power: of the beams at the end, the one whose log-probability, divided by its
+            number of words to this power, is highest is taken. 0 takes the most probable one, 1
+            the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one).
+
+    Returns:
+        ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
+    """
+    count = len(images)
+    state = tuple(part.repeat_interleave(beam_width, dim=0) for part in model.start(images))
+    beams = torch.full((count, beam_width, 1), START, device=images.device)
+    log_probabilities = torch.full((count, beam_width), -torch.inf, device=images.device)
+    log_probabilities[:, 0] = 0.0  # all beams begin alike: only one may count
+    first = torch.arange(count, device=images.device).unsqueeze(1) * beam_width
+    for _ in range(max_words):
+        logits, state, _ = model.step(beams[:, :, -1].flatten(), state)
+        steps = _forbid(logits).float().log_softmax(dim=1).view(count, beam_width, -1)
+        ended = (beams[:, :, -1] == END) | (beams[:, :, -1] == PAD)
+        steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
+        steps[:, :, PAD].masked_fill_(ended, 0.0)  # the only way on from an end, and free
+        totals = (log_probabilities.unsqueeze(2) + steps).flatten(1)
+        log_probabilities, best = totals.topk(beam_width, dim=1)
+        parents, words = best // steps.shape[2], best % steps.shape[2]
+        beams = beams.gather(1, parents.unsqueeze(2).expand(-1, -1, beams.shape[2]))
+        beams = torch.cat((beams, words.unsqueeze(2)), dim=2)
+        if ((words == END) | (words == PAD)).all():
+            break
+        rows = (first + parents).flatten()
+        state = tuple(part[rows] for part in state)
+    lengths = (beams[:, :, 1:] != PAD).sum(dim=2)
+    chosen = (log_probabilities / lengths**length_power).argmax(dim=1)
+    captions = beams[torch.arange(count, device=images.device), chosen, 1:]
+    longest = lengths.gather(1, chosen.unsqueeze(1)).max()
+    return captions[:, :longest]
+
+
+@torch.inference_mode()
+def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
+    """The natural logarithm of the probability that a model gives to captions, (B,).
+
+    Args:
+        model: a captioning model in evaluation mode.
+        images: (B, ...).
+        captions: ids (B, T) without ``<start>``, as ``greedy`` gives them; padding counts nothing.
+    """
+    first = torch.full_like(captions[:, :1], START)
+    logits = model(images, torch.cat((first, captions[:, :-1]), dim=1))[:, -captions.shape[1] :]
+    words = _forbid(logits).float().log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
+    return words.masked_fill(captions == PAD, 0.0).sum(dim=1)
+
+
 def caption_all(
-    model, inputs, vocabulary: Vocabulary, batch_size: int = 256, max_words: int = 20
+    model,
+    inputs,
+    vocabulary: Vocabulary,
+    batch_size: int = 256,
+    max_words: int = 20,
+    search: Callable[..., Tensor] = greedy,
 ) -> list[str]:
-    """Greedy captions for all of ``inputs``, whatever mode the model is in.
+    """Captions for all of ``inputs``, whatever mode the model is in.
 
     Args:
         model: a captioning model.
@@ -49,6 +150,7 @@ def caption_all(
         vocabulary: the model's.
         batch_size: pictures at a time.
         max_words: captions end here at the latest.
+        search: ``greedy``, or another function that is called as it is.
     """
     where = next(model.parameters()).device
     training = model.training
@@ -56,7 +158,7 @@ def caption_all(
     captions = []
     for start in range(0, len(inputs), batch_size):
         rows = list(range(start, min(start + batch_size, len(inputs))))
-        ids = greedy(model, torch.as_tensor(inputs[rows]).to(where), max_words)
+        ids = search(model, torch.as_tensor(inputs[rows]).to(where), max_words)
         captions += [vocabulary.decode(row) for row in ids.tolist()]
     model.train(training)
     return captions

@@ -1,0 +1,126 @@
+"""The captioner that looks: Show, Attend and Tell (arXiv:1502.03044) with soft attention."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from convrnn_utils.encoders import ImageEncoder, create_encoder
+from convrnn_utils.env import check_shape
+
+
+class ShowAttendTell(nn.Module):
+    """A CNN gives a grid of features; before each word an LSTM looks at some of its places.
+
+    At each step every place gets a score from the state, a softmax turns the scores into weights,
+    and the weighted mean of the places, the context, goes into the LSTM beside the last word.
+
+    It keeps to the paper but for this: the features are normalised first; what is averaged are
+    values, a linear layer over the features, and not these themselves; the gate is a vector and
+    not a number; and the output layer shares its weights with the embedding (arXiv:1608.05859).
+
+    ``images`` may be pictures, (B, 3, S, S) of bytes, or grids of features (B, L, D) that the
+    frozen CNN made of them (see ``data.cached_features``).
+
+    Args:
+        embed_size: width of a word embedding.
+        hidden_size: width of the state, of keys, queries and values.
+        vocab_size: number of words, the special ones included.
+        dropout: share of embeddings and outputs set to zero in training.
+        gated: multiply the context by the gate β (section 4.2.1 of the paper).
+        cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
+    """
+
+    def __init__(
+        self,
+        embed_size: int,
+        hidden_size: int,
+        vocab_size: int,
+        dropout: float = 0.0,
+        gated: bool = True,
+        cnn: ImageEncoder | None = None,
+    ):
+        super().__init__()
+        self.arguments = {
+            "embed_size": embed_size,
+            "hidden_size": hidden_size,
+            "vocab_size": vocab_size,
+            "dropout": dropout,
+            "gated": gated,
+        }
+        self.cnn = cnn if cnn is not None else create_encoder("resnet50")
+        self.norm = nn.LayerNorm(self.cnn.dim)
+        self.key = nn.Linear(self.cnn.dim, hidden_size)
+        self.value = nn.Linear(self.cnn.dim, hidden_size)
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.score = nn.Linear(hidden_size, 1, bias=False)
+        self.gate = nn.Linear(hidden_size, hidden_size) if gated else None
+        self.first_state = nn.Linear(self.cnn.dim, 2 * hidden_size)
+        self.embed = nn.Embedding(vocab_size, embed_size)
+        self.cell = nn.LSTMCell(embed_size + hidden_size, hidden_size)
+        self.combine = nn.Linear(embed_size + 2 * hidden_size, embed_size)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.dropout = nn.Dropout(dropout)
+        self.embed.weight.data.uniform_(-0.1, 0.1)
+
+    def start(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values of all places, (B, L, H) each, and the first state, (B, H) twice."""
+        grid = self.cnn(images) if images.dtype == torch.uint8 else images.float()
+        grid = self.norm(grid)
+        hidden, cell = self.first_state(grid.mean(dim=1)).tanh().chunk(2, dim=1)
+        return self.key(grid), self.value(grid), hidden, cell
+
+    def attend(self, keys: Tensor, values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The context (B, H), and the weights (B, L) of the places, which sum to 1.
+
+        Source: equations 4 to 6 and 13 of the paper; the score is Bahdanau's (arXiv:1409.0473).
+        """
+        scores = self.score(torch.tanh(keys + self.query(hidden).unsqueeze(1))).squeeze(2)
+        weights = scores.softmax(dim=1)
+        context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)
+        if self.gate is not None:
+            context = torch.sigmoid(self.gate(hidden)) * context
+        return context, weights
+
+    def forward(self, images: Tensor, captions: Tensor) -> Tensor:
+        """Scores (B, T, vocab_size) for images and captions (B, T)."""
+        return self.forward_with_attention(images, captions)[0]
+
+    def forward_with_attention(self, images: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` gives, and the weights (B, T, L) with which each word was chosen."""
+        keys, values, hidden, cell = self.start(images)
+        check_shape(keys, len(captions), "L", "H")
+        embeddings = self.dropout(self.embed(captions))
+        states, attention = [], []
+        for embedding in embeddings.unbind(dim=1):
+            context, weights = self.attend(keys, values, hidden)
+            hidden, cell = self.cell(torch.cat((embedding, context), dim=1), (hidden, cell))
+            states.append(torch.cat((embedding, hidden, context), dim=1))
+            attention.append(weights)
+        return self._scores(torch.stack(states, dim=1)), torch.stack(attention, dim=1)
+
+    def step(self, words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple, Tensor]:
+        """Read words (B,); give scores (B, vocab_size), the new state, and the weights (B, L)."""
+        keys, values, hidden, cell = state
+        context, weights = self.attend(keys, values, hidden)
+        embedding = self.embed(words)
+        hidden, cell = self.cell(torch.cat((embedding, context), dim=1), (hidden, cell))
+        scores = self._scores(torch.cat((embedding, hidden, context), dim=1))
+        return scores, (keys, values, hidden, cell), weights
+
+    def _scores(self, states: Tensor) -> Tensor:
+        """The output layer; it sees the last word, the state and the context (equation 7)."""
+        states = self.dropout(torch.tanh(self.combine(self.dropout(states))))
+        return functional.linear(states, self.embed.weight, self.bias)
+
+
+def doubly_stochastic_penalty(attention: Tensor, captions: Tensor) -> Tensor:
+    """How far the places are from getting a weight of 1 each over a caption: a mean over captions.
+
+    Args:
+        attention: weights (B, T, L), each of T rows summing to 1.
+        captions: the words that they chose, (B, T), padding counted as 0.
+
+    Source: the second term of equation 14 of Show, Attend and Tell, arXiv:1502.03044, without λ.
+    """
+    chosen = (captions != 0).unsqueeze(2)
+    return ((1 - (attention * chosen).sum(dim=1)) ** 2).sum(dim=1).mean()
