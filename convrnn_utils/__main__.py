@@ -1,13 +1,17 @@
-"""The command line: ``python -m convrnn_utils train`` and ``python -m convrnn_utils caption``."""
+"""The command line: ``python -m convrnn_utils train``, ``evaluate`` and ``caption``."""
 
 import argparse
+import json
 import sys
+from functools import partial
 from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
 from convrnn_utils import data, metrics
-from convrnn_utils.checkpoints import load_model, save_model
-from convrnn_utils.decoders import ConvRNN
-from convrnn_utils.decoding import candidates, caption_all
+from convrnn_utils.checkpoints import DECODERS, load_model, save_model
+from convrnn_utils.decoding import beam_search, candidates, caption_all, greedy, log_probability
 from convrnn_utils.encoders import create_encoder
 from convrnn_utils.env import data_folder, describe, device, repository
 from convrnn_utils.text import Vocabulary
@@ -29,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="python -m convrnn_utils", description="Train a captioner, or caption photographs."
+        prog="python -m convrnn_utils",
+        description="Train a captioner, score it, or caption photographs with it.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -41,7 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
     training.set_defaults(command=train_and_score)
     training.add_argument("--data", choices=DATA_SETS, default="flickr8k")
     training.add_argument("--encoder", default="efficientnet_lite0", help="any CNN by name")
-    training.add_argument("--decoder", choices=["rnn"], default="rnn")
+    training.add_argument("--decoder", choices=DECODERS, default="rnn")
+    training.add_argument(
+        "--views",
+        nargs="+",
+        choices=data.VIEWS,
+        default=["whole"],
+        help="how a picture may be seen in training",
+    )
     training.add_argument("--epochs", type=int, default=8)
     training.add_argument("--batch-size", type=int, default=64, help="captions a step")
     training.add_argument("--learning-rate", type=float, default=1e-3)
@@ -49,15 +61,54 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--hidden-size", type=int, default=512)
     training.add_argument("--dropout", type=float, default=0.4)
     training.add_argument("--label-smoothing", type=float, default=0.1)
+    training.add_argument("--weight-decay", type=float, default=0.0)
+    training.add_argument("--averaging", type=float, default=0.0, help="share kept at each step")
     training.add_argument("--min-count", type=int, default=5, help="rarer words are unknown")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--folder", type=Path, help="where the run is kept and resumed")
 
-    captioning = commands.add_parser("caption", help="write captions for photographs")
+    evaluating = commands.add_parser(
+        "evaluate",
+        help="score the captions of a trained model",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    evaluating.set_defaults(command=evaluate)
+    evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
+    evaluating.add_argument("--data", choices=DATA_SETS, default="flickr8k")
+    evaluating.add_argument("--split", choices=["val", "test"], default="test")
+    _add_search_options(evaluating)
+
+    captioning = commands.add_parser(
+        "caption",
+        help="write captions for photographs",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     captioning.set_defaults(command=caption_files)
     captioning.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
-    captioning.add_argument("--checkpoint", type=Path, help="a .safetensors that train has written")
+    captioning.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=SHIPPED_CAPTIONER,
+        help="a .safetensors that train has written",
+    )
+    captioning.add_argument("--json", action="store_true", help="print one JSON list")
+    _add_search_options(captioning)
     return parser
+
+
+def _add_search_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beam", type=int, default=1, metavar="WIDTH", help="1 is greedy")
+    parser.add_argument("--length-power", type=float, default=0.0, help="see beam_search")
+
+
+def _search(options: argparse.Namespace):
+    """The search that the options ask for, and its name."""
+    if options.beam < 1:
+        raise ValueError("a beam needs a width of at least 1.")
+    if options.beam == 1:
+        return greedy, "greedy"
+    search = partial(beam_search, beam_width=options.beam, length_power=options.length_power)
+    return search, f"beam {options.beam}, length power {options.length_power:g}"
 
 
 def train_and_score(options: argparse.Namespace) -> None:
@@ -66,14 +117,14 @@ def train_and_score(options: argparse.Namespace) -> None:
     folder = DATA_SETS[options.data]()
     encoder = create_encoder(options.encoder).to(device())
     splits = {name: data.load_split(folder, name) for name in ("train", "val", "test")}
-    features = {
-        name: data.cached_features(split, encoder, pooled=True) for name, split in splits.items()
-    }
+    features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
+    views = data.Views([features(splits["train"], view=view) for view in options.views])
+    validation, test = features(splits["val"]), features(splits["test"])
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
     print(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
-    model = ConvRNN(
+    model = DECODERS[options.decoder](
         options.embed_size,
         options.hidden_size,
         len(vocabulary),
@@ -85,26 +136,25 @@ def train_and_score(options: argparse.Namespace) -> None:
     )
     history = train(
         model,
-        data.CaptionDataset(splits["train"], features["train"], vocabulary),
-        data.CaptionDataset(splits["val"], features["val"], vocabulary),
+        data.CaptionDataset(splits["train"], views, vocabulary),
+        data.CaptionDataset(splits["val"], validation, vocabulary),
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         label_smoothing=options.label_smoothing,
+        weight_decay=options.weight_decay,
+        averaging=options.averaging,
         seed=options.seed,
         on_epoch=lambda history: print(_epoch_line(history[-1]), flush=True),
     )
-    written = caption_all(model, features["test"], vocabulary)
+    written = caption_all(model, test, vocabulary)
     scores = metrics.score(splits["test"].references(), candidates(splits["test"].ids, written))
     best = max(history, key=lambda entry: entry["cider"])
     facts = {"data": options.data, "metrics": {"validation": best, "test": scores}}
     save_model(run / "best.safetensors", model, vocabulary, **facts)
     print(f"{run / 'best.safetensors'}: epoch {best['epoch']}, the best CIDEr on val")
-    references = len(splits["test"].captions[0])
-    print(f"{options.data} test, greedy, {references} references, scores × 100")
-    for name, value in scores.items():
-        print(f"{name:8} {value:5.1f}")
+    _print_scores(splits["test"], "greedy", scores)
 
 
 def _epoch_line(entry: dict) -> str:
@@ -114,12 +164,45 @@ def _epoch_line(entry: dict) -> str:
     )
 
 
+def _print_scores(split: data.Split, search: str, scores: dict[str, float]) -> None:
+    references = len(split.captions[0])
+    print(f"{split.name.replace('/', ' ')}, {search}, {references} references, scores × 100")
+    for name, value in scores.items():
+        print(f"{name:8} {value:5.1f}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the scores of a model's captions on one split of a data set."""
+    search, name = _search(options)
+    model, vocabulary, _ = load_model(options.checkpoint)
+    model = model.to(device())
+    split = data.load_split(DATA_SETS[options.data](), options.split)
+    features = data.cached_features(split, model.cnn, pooled=isinstance(model, DECODERS["rnn"]))
+    written = caption_all(model, features, vocabulary, search=search)
+    _print_scores(split, name, metrics.score(split.references(), candidates(split.ids, written)))
+
+
 def caption_files(options: argparse.Namespace) -> None:
     """Print a caption for each photograph."""
-    model, vocabulary, _ = load_model(options.checkpoint or SHIPPED_CAPTIONER)
-    for path in options.photos:
-        picture = model.cnn_encoder.cnn.preprocess(data.read_image(path))
-        print(f"{path}: {caption_all(model, picture.unsqueeze(0), vocabulary)[0]}")
+    search, _ = _search(options)
+    model, vocabulary, _ = load_model(options.checkpoint)
+    model = model.to(device())
+    records = []
+    for start in tqdm(range(0, len(options.photos), 32), disable=len(options.photos) <= 32):
+        paths = options.photos[start : start + 32]
+        pictures = torch.stack([model.cnn.preprocess(data.read_image(path)) for path in paths])
+        with torch.inference_mode():
+            features = model.cnn(pictures.to(device()))
+        ids = search(model, features)
+        certainties = log_probability(model, features, ids).tolist()
+        for path, row, certainty in zip(paths, ids.tolist(), certainties, strict=True):
+            caption = vocabulary.decode(row)
+            record = {"file": str(path), "caption": caption, "log_probability": certainty}
+            records.append(record)
+            if not options.json:
+                print(f"{path}: {caption}", flush=True)
+    if options.json:
+        print(json.dumps(records, ensure_ascii=False, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The command line, from drawn scenes to captions for a picture file."""
 
+import json
+
 import pytest
 
 from convrnn_utils import data
@@ -20,7 +22,7 @@ def test_train_then_caption(small_scenes, data_home, capsys):
     assert "30 pictures, 150 captions" in printed
     for metric in ("BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"):
         assert metric in printed
-    assert "scenes test, greedy, 5 references, scores × 100" in printed
+    assert "scenes-30-10-0 test, greedy, 5 references, scores × 100" in printed
 
     picture = data.load_split(small_scenes, "test").paths[0]
     checkpoint = data_home / "checkpoints" / "scenes-small_cnn-rnn" / "best.safetensors"
@@ -29,12 +31,36 @@ def test_train_then_caption(small_scenes, data_home, capsys):
     assert name == str(picture)
     assert caption.split()
 
+    main(["evaluate", str(checkpoint), "--data", "scenes"])
+    assert capsys.readouterr().out.splitlines()[-8:] == printed.splitlines()[-8:]
+
+
+def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_home, capsys):
+    train = "train --data scenes --encoder small_cnn --decoder attention --epochs 1 --min-count 1 "
+    train += "--embed-size 16 --hidden-size 16 --views whole centre --averaging 0.9"
+    main(train.split())
+    checkpoint = data_home / "checkpoints" / "scenes-small_cnn-attention" / "best.safetensors"
+    main(["evaluate", str(checkpoint), *["--data", "scenes", "--split", "val", "--beam", "3"]])
+    printed = capsys.readouterr().out
+    assert "scenes-30-10-0 val, beam 3, length power 0, 5 references, scores × 100" in printed
+
+    pictures = data.load_split(small_scenes, "test").paths * 4  # more than one batch
+    main(["caption", *map(str, pictures), "--json", "--checkpoint", str(checkpoint)])
+    records = json.loads(capsys.readouterr().out)
+    assert [record["file"] for record in records] == [str(path) for path in pictures]
+    assert all(record.keys() == {"file", "caption", "log_probability"} for record in records)
+    assert all(record["log_probability"] < 0 for record in records)
+    assert [record["caption"] for record in records[:10]] == [
+        record["caption"] for record in records[10:20]
+    ]
+
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
         ("caption photo.jpg --checkpoint nowhere.safetensors", "there is no checkpoint"),
         ("caption nowhere.jpg", "there is no picture nowhere.jpg"),
+        ("caption photo.jpg --beam 0", "a width of at least 1"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
     ],
 )
