@@ -1,0 +1,397 @@
+"""Figures and explorers of notebook 01: numbers in a grid, filters, maps, where a place looks."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from convrnn_utils import plots
+from convrnn_utils.widgets import Explorer
+
+KERNELS = {
+    "leave as it is": (0, 0, 0, 0, 1, 0, 0, 0, 0),
+    "blur": (0.11, 0.11, 0.11, 0.11, 0.12, 0.11, 0.11, 0.11, 0.11),
+    "sharpen": (0, -1, 0, -1, 5, -1, 0, -1, 0),
+    "edge: dark left, bright right": (-1, 0, 1, -2, 0, 2, -1, 0, 1),
+    "edge: dark above, bright below": (-1, -2, -1, 0, 0, 0, 1, 2, 1),
+    "spot brighter than around it": (-1, -1, -1, -1, 8, -1, -1, -1, -1),
+    "vertical line": (-1, 2, -1, -1, 2, -1, -1, 2, -1),
+}
+
+
+# ---------------------------------------------------------------- figures
+
+
+def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | None = None) -> Figure:
+    """Small matrices side by side, each number written in its cell.
+
+    Args:
+        grids: matrices (H, W) by title.
+        windows: by title, a window (row, column, height, width) to frame in black.
+    """
+    widths = [grid.shape[1] for grid in grids.values()]
+    figure, axes = plt.subplots(
+        1, len(grids), figsize=(0.5 * sum(widths) + 0.8 * len(grids), 3), width_ratios=widths
+    )
+    for axis, (title, grid) in zip(numpy.atleast_1d(axes), grids.items(), strict=True):
+        largest = grid.abs().max().item() or 1
+        axis.imshow(grid, cmap="PuOr", vmin=-2 * largest, vmax=2 * largest)
+        for (row, column), value in numpy.ndenumerate(grid.numpy()):
+            axis.text(column, row, f"{value:g}", ha="center", va="center")
+        if windows and title in windows:
+            row, column, height, width = windows[title]
+            corner = (column - 0.5, row - 0.5)
+            axis.add_patch(
+                Rectangle(corner, width, height, fill=False, ec="black", lw=3, clip_on=False)
+            )
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()
+    return figure
+
+
+def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
+    """The product W x + b, with every number of the matrix written where it is not zero.
+
+    Args:
+        matrix: W, (M, N).
+        vector, bias: x, (N,), and b, (M,).
+    """
+    columns = {"x": vector, "b": bias, "W x + b": matrix @ vector + bias}
+    figure, axes = plt.subplots(1, 4, figsize=(11, 4.8), width_ratios=[matrix.shape[1], 2, 2, 3])
+    largest = matrix.abs().max().item()
+    panels = {"W": matrix} | {name: column[:, None] for name, column in columns.items()}
+    for axis, (title, grid) in zip(axes, panels.items(), strict=True):
+        limit = 2 * (largest if title == "W" else grid.abs().max().item() or 1)
+        axis.imshow(grid, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+        for (row, column), value in numpy.ndenumerate(grid.numpy()):
+            if value or title != "W":
+                axis.text(column, row, f"{value:g}", ha="center", va="center", fontsize=9)
+        shape = " × ".join(str(size) for size in grid.shape)
+        axis.set_title(f"{title}\n{shape}", fontsize=11)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    for line in range(5, matrix.shape[1], 5):
+        axes[0].axvline(line - 0.5, color="0.6", lw=0.8)
+    return figure
+
+
+def show_filters(filters: Tensor, titles: Sequence[str], columns: int = 8) -> Figure:
+    """Filters that read three colours, as small pictures: grey is zero, each at its own scale.
+
+    Args:
+        filters: (N, 3, k, k).
+        titles: one text a filter.
+        columns: filters in a row.
+    """
+    scaled = filters / filters.abs().amax(dim=(1, 2, 3), keepdim=True)
+    pixels = (255 * (0.5 + 0.5 * scaled)).byte().permute(0, 2, 3, 1).numpy()
+    return plots.show_pictures(list(pixels), titles, columns, size=1.15)
+
+
+def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.7) -> Figure:
+    """Feature maps in rows, each at its own scale: bright yellow is high, dark blue low.
+
+    Args:
+        rows: by the row's label, pairs of title and map (h, w), or picture (h, w, 3) of bytes.
+        size: width of a map in inches.
+    """
+    columns = max(len(row) for row in rows.values())
+    height = size * max(
+        pixels.shape[0] / pixels.shape[1] for row in rows.values() for _, pixels in row
+    )
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(size * columns, (height + 0.3) * len(rows)), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.set_frame_on(False)
+    for line, (label, row) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(label, fontsize=10)
+        for axis, (title, pixels) in zip(line, row, strict=False):
+            axis.imshow(pixels, cmap="cividis", interpolation="nearest")
+            axis.set_title(title, fontsize=9)
+    return figure
+
+
+def show_reach(
+    sensitivities: Mapping[str, Tensor], computed: Sequence[float], measured: Sequence[float]
+) -> Figure:
+    """How strongly each pixel acts on the output in the middle, one panel a layer.
+
+    Args:
+        sensitivities: (H, W), not negative, by title; shown by their square root.
+        computed: side in pixels of each receptive field, framed by a solid line where it fits.
+        measured: side in pixels of the part that matters, framed by a dashed line.
+    """
+    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.5 * len(sensitivities), 3))
+    panels = zip(axes, sensitivities.items(), computed, measured, strict=True)
+    for axis, (title, sensitivity), whole, part in panels:
+        height, width = sensitivity.shape
+        axis.imshow((sensitivity / sensitivity.max()).sqrt(), cmap="cividis")
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        x, y = ((sensitivity * axis_of).sum() / sensitivity.sum() for axis_of in (columns, rows))
+        for side, style in ((whole, "-"), (part, "--")):
+            corner = (float(x) - side / 2, float(y) - side / 2)
+            axis.add_patch(Rectangle(corner, side, side, fill=False, ec="white", ls=style, lw=1.8))
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+        axis.set_title(title, fontsize=10)
+        axis.grid(False)
+    return figure
+
+
+def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], depths) -> Figure:
+    """Accuracy of linear probes against depth, one panel a question.
+
+    Args:
+        scores: by question, then by line: accuracies (splits, depths) in 0..1.
+        chances: by question, the accuracy of always giving the commonest answer.
+        depths: names of the depths.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, sharey=True)
+    styles = (("o", "-"), ("s", "--"), ("^", ":"))
+    for axis, (question, lines) in zip(axes.flat, scores.items(), strict=True):
+        for (line, values), (marker, style) in zip(lines.items(), styles, strict=False):
+            if values is None:
+                axis.plot([], [], marker=marker, ls=style, label=line)  # keeps colours in step
+                continue
+            values = 100 * numpy.asarray(values)
+            axis.errorbar(
+                range(len(depths)), values.mean(axis=0), values.std(axis=0, ddof=1),
+                marker=marker, ls=style, markersize=5, capsize=2, label=line,
+            )  # fmt: skip
+        axis.axhline(100 * chances[question], color="black", lw=1, label="chance")
+        axis.set(title=question, ylim=(0, 105))
+        axis.set_xticks(range(len(depths)), depths, rotation=60, ha="right", fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("right answers, %")
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figure:
+    """The picture as a place of a grid sees it: bright where the place is sensitive to it.
+
+    Args:
+        picture: what is looked at, an image of PIL or an array of bytes, square.
+        sensitivities: (H, W), not negative, by the number of the place, whose cell is framed.
+        grid: places in a row.
+    """
+    pixels = numpy.asarray(picture) / 255
+    cell = pixels.shape[0] / grid
+    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.4 * len(sensitivities), 2.7))
+    for axis, (place, reach) in zip(axes, sensitivities.items(), strict=True):
+        smooth = functional.avg_pool2d(reach[None], 15, 1, 7, count_include_pad=False)[0]
+        light = 0.1 + 0.9 * (smooth / smooth.max()).numpy()[..., None]
+        axis.imshow(pixels * light)
+        corner = (place % grid * cell - 0.5, place // grid * cell - 0.5)
+        axis.add_patch(Rectangle(corner, cell, cell, fill=False, ec="white", lw=2, clip_on=False))
+        axis.set_title(f"place {place}", fontsize=10)
+        axis.set_axis_off()
+    return figure
+
+
+def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figure:
+    """How similar each place of a grid is to a chosen one: a map for each, the number in each cell.
+
+    Args:
+        picture: what is looked at, an image of PIL or an array of bytes.
+        similarity: (places, places), cosines.
+        chosen: the places to compare with, framed in their maps.
+    """
+    grid = round(len(similarity) ** 0.5)
+    figure, axes = plt.subplots(1, 1 + len(chosen), figsize=(2.6 * (1 + len(chosen)), 2.9))
+    side = numpy.asarray(picture).shape[0]
+    axes[0].imshow(numpy.asarray(picture))
+    axes[0].set_xticks(numpy.linspace(0, side, grid + 1) - 0.5)
+    axes[0].set_yticks(numpy.linspace(0, side, grid + 1) - 0.5)
+    axes[0].grid(color="white", lw=0.8)
+    axes[0].set_title(f"the picture, {grid} × {grid} places", fontsize=10)
+    for axis, place in zip(axes[1:], chosen, strict=True):
+        values = similarity[place].reshape(grid, grid)
+        axis.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        for (row, column), value in numpy.ndenumerate(values.numpy()):
+            colour = "black" if value > 0.55 else "white"
+            axis.text(column, row, f"{value:.1f}", ha="center", va="center", c=colour, fontsize=7.5)
+        corner = (place % grid - 0.5, place // grid - 0.5)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, ec="white", lw=3, clip_on=False))
+        axis.set_title(f"like place {place}", fontsize=10)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    for axis in axes:
+        axis.tick_params(labelbottom=False, labelleft=False)
+    return figure
+
+
+# ---------------------------------------------------------------- explorers
+
+
+def kernel_response(picture: Image.Image, kernel, bias: float = 0.0, relu: bool = False) -> Tensor:
+    """What a 3 × 3 kernel makes of a picture in grey, 0 to 1: (H - 2, W - 2), no padding.
+
+    Args:
+        picture: an image of PIL.
+        kernel: nine numbers, row by row.
+        bias: added to every place.
+        relu: set what is negative to zero.
+    """
+    grey = torch.from_numpy(numpy.array(picture.convert("L"))).float() / 255
+    weight = torch.tensor(kernel, dtype=torch.float32).view(1, 1, 3, 3)
+    response = functional.conv2d(grey[None, None], weight, torch.tensor([float(bias)]))[0, 0]
+    return response.relu() if relu else response
+
+
+def response_pixels(response: Tensor) -> numpy.ndarray:
+    """A response as a picture (H, W, 3) of bytes.
+
+    In grey from 0 to 1 where nothing is negative; else orange below zero, white at zero and purple
+    above it.
+    """
+    if response.min() >= 0:
+        grey = response / max(1.0, response.max().item())
+        return numpy.repeat((255 * grey).byte().numpy()[..., None], 3, axis=2)
+    scaled = 0.5 + 0.5 * response / response.abs().max()
+    return (255 * plt.get_cmap("PuOr")(scaled.numpy())[..., :3]).astype(numpy.uint8)
+
+
+def kernel_explorer(pictures: Mapping[str, Image.Image]) -> Explorer:
+    """Choose a kernel or change its nine numbers, and see what it makes of a photograph.
+
+    Args:
+        pictures: images of PIL by name.
+
+    Returns:
+        the explorer; as the last line of a cell it shows itself.
+    """
+    small = {name: _small(picture) for name, picture in pictures.items()}
+    photograph = ipywidgets.Dropdown(options=list(small), description="photograph")
+    preset = ipywidgets.Dropdown(options=[*KERNELS, "your own"], description="kernel")
+    preset.value = "edge: dark left, bright right"
+    labels = [f"row {row}, column {column}" for row in "123" for column in "123"]
+    numbers = [_slider(f"{label[4]},{label[-1]}", label) for label in labels]
+    bias = _slider("bias", "the bias, added everywhere")
+    relu = ipywidgets.Checkbox(description="then ReLU", indent=False)
+    result = ipywidgets.HTML()
+
+    def show(_=None) -> None:
+        kernel = [number.value for number in numbers]
+        picture = small[photograph.value]
+        response = kernel_response(picture, kernel, bias.value, relu.value)
+        low, high = response.min().item(), response.max().item()
+        negative = (response < 0).float().mean().item()
+        said = f"The numbers sum to {sum(kernel):.2f}. The response goes from {low:.2f} to "
+        said += f"{high:.2f}; {negative:.0%} of it is negative."
+        said += " Orange: negative; white: zero; purple: positive." if low < 0 else ""
+        grey = numpy.asarray(picture.convert("L").convert("RGB"))
+        result.value = _side_by_side({photograph.value: grey, said: response_pixels(response)})
+
+    def choose(_=None) -> None:
+        if preset.value in KERNELS:
+            for number, value in zip(numbers, KERNELS[preset.value], strict=True):
+                number.unobserve(change, "value")  # so that it is drawn once
+                number.value = value
+                number.observe(change, "value")
+        show()
+
+    def change(_) -> None:
+        preset.unobserve(choose, "value")
+        preset.value = "your own"
+        preset.observe(choose, "value")
+        show()
+
+    preset.observe(choose, "value")
+    for control in (photograph, bias, relu):
+        control.observe(show, "value")
+    choose()
+    grid = ipywidgets.GridBox(numbers)
+    grid.layout.grid_template_columns = "repeat(3, 15em)"
+    controls = _row([photograph, preset, bias, relu])
+    return Explorer("kernel explorer", [controls, grid, result])
+
+
+def layer_explorer(
+    layers: Callable[[Image.Image], Mapping[str, Tensor]], pictures: Mapping[str, Image.Image]
+) -> Explorer:
+    """Choose a layer and a channel of a network, and see its map of a photograph.
+
+    Args:
+        layers: gives, for a picture, the map (channels, h, w) of every layer by name.
+        pictures: images of PIL by name.
+
+    Returns:
+        the explorer; as the last line of a cell it shows itself.
+    """
+    known: dict[str, Mapping[str, Tensor]] = {}
+    photograph = ipywidgets.Dropdown(options=list(pictures), description="photograph")
+    names = list(layers(pictures[photograph.value]))
+    layer = ipywidgets.Dropdown(options=names, description="layer")
+    channel = ipywidgets.IntSlider(description="channel", continuous_update=False)
+    result = ipywidgets.HTML()
+
+    def show(_=None) -> None:
+        name = photograph.value
+        if name not in known:
+            known[name] = layers(pictures[name])
+        maps = known[name][layer.value]
+        channel.max = len(maps) - 1  # where the channel is now too large this moves it
+        response = maps[channel.value]
+        height, width = response.shape
+        row, column = divmod(response.argmax().item(), width)
+        said = f"{layer.value}, channel {channel.value} of {len(maps)}: {height} × {width} places, "
+        said += f"from {response.min():.2f} to {response.max():.2f}, highest in row {row}, column "
+        said += f"{column}; {(response == 0).float().mean():.0%} of the places are exactly zero."
+        spread = max((response.max() - response.min()).item(), 1e-9)
+        scaled = plt.get_cmap("cividis")(((response - response.min()) / spread).numpy())
+        pixels = (255 * scaled[..., :3]).astype(numpy.uint8)
+        result.value = _side_by_side({name: numpy.asarray(_small(pictures[name])), said: pixels})
+
+    for control in (photograph, layer, channel):
+        control.observe(show, "value")
+    show()
+    return Explorer("layer explorer", [_row([photograph, layer, channel]), result])
+
+
+def _slider(name: str, tooltip: str) -> ipywidgets.FloatSlider:
+    slider = ipywidgets.FloatSlider(min=-8, max=8, step=0.01, description=name, tooltip=tooltip)
+    slider.layout.width = "14.5em"
+    slider.style.description_width = "2.5em"
+    return slider
+
+
+def _row(controls: Sequence) -> ipywidgets.HBox:
+    row = ipywidgets.HBox(controls)
+    row.layout.flex_flow = "row wrap"
+    return row
+
+
+def _small(picture: Image.Image, longest: int = 256) -> Image.Image:
+    copy = picture.copy()
+    copy.thumbnail((longest, longest))
+    return copy
+
+
+def _side_by_side(pictures: Mapping[str, numpy.ndarray]) -> str:
+    """Pictures (H, W, 3) of bytes in a row as HTML, the text under each also said for it."""
+    figures = []
+    for text, pixels in pictures.items():
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        said = html.escape(text, quote=True)
+        figures.append(
+            f'<figure style="margin:0;width:20em"><img src="{address}" alt="{said}" '
+            f'style="width:100%;image-rendering:pixelated"><figcaption role="status">{said}'
+            "</figcaption></figure>"
+        )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{"".join(figures)}</div>'
