@@ -11,9 +11,17 @@ from tqdm import tqdm
 
 from convrnn_utils import data, metrics
 from convrnn_utils.checkpoints import DECODERS, load_model, save_model
-from convrnn_utils.decoding import beam_search, candidates, caption_all, greedy, log_probability
+from convrnn_utils.decoding import (
+    attention_of,
+    beam_search,
+    candidates,
+    caption_all,
+    greedy,
+    log_probability,
+)
 from convrnn_utils.encoders import create_encoder
 from convrnn_utils.env import data_folder, describe, device, repository
+from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import train
 
@@ -92,6 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="a .safetensors that train has written",
     )
     captioning.add_argument("--json", action="store_true", help="print one JSON list")
+    captioning.add_argument(
+        "--attention", type=Path, metavar="DIR", help="save a picture of where it looked, for each"
+    )
     _add_search_options(captioning)
     return parser
 
@@ -187,6 +198,8 @@ def caption_files(options: argparse.Namespace) -> None:
     search, _ = _search(options)
     model, vocabulary, _ = load_model(options.checkpoint)
     model = model.to(device())
+    if options.attention and not hasattr(model, "forward_with_attention"):
+        raise ValueError(f"{options.checkpoint} holds a model without attention: it looks nowhere.")
     records = []
     for start in tqdm(range(0, len(options.photos), 32), disable=len(options.photos) <= 32):
         paths = options.photos[start : start + 32]
@@ -195,6 +208,11 @@ def caption_files(options: argparse.Namespace) -> None:
             features = model.cnn(pictures.to(device()))
         ids = search(model, features)
         certainties = log_probability(model, features, ids).tolist()
+        if options.attention:
+            looks = attention_of(model, features, ids).cpu().numpy()
+            for path, row, weights in zip(paths, ids.tolist(), looks, strict=True):
+                words = vocabulary.decode(row).split()
+                _save_attention(options.attention, path, words, weights[: len(words)])
         for path, row, certainty in zip(paths, ids.tolist(), certainties, strict=True):
             caption = vocabulary.decode(row)
             record = {"file": str(path), "caption": caption, "log_probability": certainty}
@@ -203,6 +221,17 @@ def caption_files(options: argparse.Namespace) -> None:
                 print(f"{path}: {caption}", flush=True)
     if options.json:
         print(json.dumps(records, ensure_ascii=False, indent=1))
+
+
+def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None:
+    """Save ``photo.jpg.attention.png`` for ``photo.jpg``."""
+    from convrnn_utils import plots  # takes a second to load, which only this needs
+
+    figure = plots.show_attention(data.read_image(path), words, weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    with complete_or_absent(folder / f"{path.name}.attention.png") as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100, bbox_inches="tight")
+    plots.plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,19 @@ def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
     return words.masked_fill(captions == PAD, 0.0).sum(dim=1)
 
 
+@torch.inference_mode()
+def attention_of(model, images: Tensor, captions: Tensor) -> Tensor:
+    """Where a model that attends looked for each word of captions: weights (B, T, L).
+
+    Args:
+        model: has ``forward_with_attention`` and is in evaluation mode.
+        images: (B, ...).
+        captions: ids (B, T) without ``<start>``, as ``greedy`` gives them.
+    """
+    first = torch.full_like(captions[:, :1], START)
+    return model.forward_with_attention(images, torch.cat((first, captions[:, :-1]), dim=1))[1]
+
+
 def caption_all(
     model,
     inputs,

@@ -1,6 +1,7 @@
 """Figures, in one style, each with a sentence for those who cannot see it."""
 
 import io
+import math
 import re
 import textwrap
 from collections import Counter
@@ -13,6 +14,7 @@ import seaborn
 from IPython.display import Image as JPEG
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from convrnn_utils.data import read_image
 from convrnn_utils.text import tokenize
@@ -69,6 +71,36 @@ def show_pictures(
         axis.imshow(pixels, interpolation="nearest" if len(pixels) < 128 else None)
         axis.set_title(text, y=0, pad=-5, va="top", fontsize=10, loc=align)
     return figure
+
+
+def show_attention(
+    picture: Image.Image, words: Sequence[str], attention, columns: int = 6, size: float = 1.7
+) -> Figure:
+    """Where a captioner looked for each word: the places it looked at are bright, the rest dark.
+
+    A place is drawn as what it is, one cell of the grid. In each panel the brightest cell is
+    the one with the largest weight, which stands beside the word.
+
+    Args:
+        picture: as the captioner saw it, so that the cells lie where they belong.
+        words: T words.
+        attention: (T, L) weights of the L places, row by row; L is a square number.
+        columns: panels in a row.
+        size: width of a panel in inches.
+    """
+    attention = numpy.asarray(attention)
+    side = math.isqrt(attention.shape[1])
+    if side * side != attention.shape[1]:
+        raise ValueError(f"{attention.shape[1]} places are no square grid.")
+    shown = picture.resize((side * (224 // side),) * 2)
+    pixels = numpy.asarray(shown, dtype=float) / 255
+    panels, titles = [], []
+    for word, weights in zip(words, attention, strict=True):
+        light = 0.2 + 0.8 * weights.reshape(side, side) / weights.max()
+        light = light.repeat(len(pixels) // side, axis=0).repeat(len(pixels) // side, axis=1)
+        panels.append((255 * pixels * light[..., None]).astype(numpy.uint8))
+        titles.append(f"{word}  {weights.max():.2f}")
+    return show_pictures(panels, titles, columns=min(columns, len(panels)), size=size)
 
 
 def learning_curves(history: Sequence[dict]) -> Figure:

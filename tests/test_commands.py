@@ -54,12 +54,20 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         record["caption"] for record in records[10:20]
     ]
 
+    looks = data_home / "looks"
+    arguments = ["--attention", str(looks), "--checkpoint", str(checkpoint)]
+    main(["caption", str(pictures[0]), str(pictures[1]), *arguments])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    names = [f"{path.name}.attention.png" for path in pictures[:2]]
+    assert sorted(path.name for path in looks.iterdir()) == sorted(names)
+
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
         ("caption photo.jpg --checkpoint nowhere.safetensors", "there is no checkpoint"),
         ("caption nowhere.jpg", "there is no picture nowhere.jpg"),
+        ("caption photo.jpg --attention looks", "a model without attention"),
         ("caption photo.jpg --beam 0", "a width of at least 1"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
     ],

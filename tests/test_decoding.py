@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convrnn_utils.decoding import beam_search, greedy, log_probability, sample
+from convrnn_utils.decoding import attention_of, beam_search, greedy, log_probability, sample
 from convrnn_utils.text import END, PAD, START
 
 VOCABULARY = 8  # of which 5, 6 and 7 are words and 4 is another
@@ -114,6 +114,17 @@ def test_samples_are_as_frequent_as_their_probability(temperature, top_p):
     expected[kept] = probabilities[kept] / probabilities[kept].sum()
     assert torch.allclose(counted, expected, atol=0.015)
     assert not counted[expected == 0].any()
+
+
+def test_attention_is_that_of_the_word_chosen():
+    """The weights with which a word was chosen come from the step that read the word before it."""
+
+    class Looking(Markov):
+        def forward_with_attention(self, images, captions):
+            return None, torch.stack((images.unsqueeze(1).expand_as(captions), captions), dim=2)
+
+    looks = attention_of(Looking(0), torch.tensor([3]), torch.tensor([[5, 6, END]]))
+    assert looks.tolist() == [[[3, START], [3, 5], [3, 6]]]
 
 
 def test_a_cold_sample_is_greedy():

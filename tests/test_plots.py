@@ -7,6 +7,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy
 import pytest
+from PIL import Image
 
 from convrnn_utils import plots
 
@@ -103,3 +104,19 @@ def test_captions_stand_under_their_picture(small_split):
     texts = [axis.get_title(loc="left") for axis in plots.show_captions(small_split, [3, 0]).axes]
     assert texts[0].startswith("\u2022 it costs \\$5 or \\$6\n\u2022 two two")
     assert texts[1] == "\u2022 picture 0 is noisy\n\u2022 noise 0"
+
+
+def test_attention_lights_the_cell_that_was_looked_at():
+    weights = numpy.full((1, 9), 0.05)
+    weights[0, 5] = 0.6  # the middle row's right cell
+    figure = plots.show_attention(Image.new("RGB", (50, 40), "white"), ["dog"], weights)
+    pixels = figure.axes[0].images[0].get_array()
+    height, width, _ = pixels.shape
+    assert texts_of(figure) == ["dog  0.60"]
+    assert (pixels[height // 2, width - 5] == 255).all()
+    assert (pixels[height // 2, 5] < 80).all() and (pixels[5, width - 5] < 80).all()
+
+
+def test_attention_over_places_that_are_no_grid_is_refused():
+    with pytest.raises(ValueError, match="8 places are no square grid"):
+        plots.show_attention(Image.new("RGB", (50, 40)), ["dog"], numpy.full((1, 8), 0.125))
