@@ -190,7 +190,11 @@ def evaluate(options: argparse.Namespace) -> None:
     split = data.load_split(DATA_SETS[options.data](), options.split)
     features = data.cached_features(split, model.cnn, pooled=isinstance(model, DECODERS["rnn"]))
     written = caption_all(model, features, vocabulary, search=search)
-    _print_scores(split, name, metrics.score(split.references(), candidates(split.ids, written)))
+    pair = split.references(), candidates(split.ids, written)
+    _print_scores(split, name, metrics.score(*pair))
+    free = metrics.score(*pair, meteor=False, brevity_penalty=False)
+    bleu = ", ".join(f"{free[f'BLEU-{length}']:.1f}" for length in range(1, 5))
+    print(f"BLEU-1 to BLEU-4 without the brevity penalty: {bleu}")
 
 
 def caption_files(options: argparse.Namespace) -> None:

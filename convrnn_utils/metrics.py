@@ -9,6 +9,7 @@ Sources: BLEU, Papineni et al. 2002, doi:10.3115/1073083.1073135. METEOR, Denkow
 al. 2015, arXiv:1411.5726. The code, Chen et al. 2015, arXiv:1504.00325.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -36,7 +37,10 @@ _Run = tuple[_Captions, _Captions]
 
 
 def score(
-    references: dict[object, list[str]], candidates: dict[object, str], meteor: bool = True
+    references: dict[object, list[str]],
+    candidates: dict[object, str],
+    meteor: bool = True,
+    brevity_penalty: bool = True,
 ) -> dict[str, float]:
     """Score one candidate caption for each picture against the references of that picture.
 
@@ -44,8 +48,9 @@ def score(
     and only CIDEr may go above 100 (to 1,000).
 
     BLEU is that of the whole corpus, with a brevity penalty against the closest length among a
-    picture's references, and has no smoothing to speak of. CIDEr weighs words by their rarity
-    among the pictures given, so it depends on which pictures these are, and is 0 for one alone.
+    picture's references, and has no smoothing to speak of; without ``brevity_penalty`` it is what
+    Show, Attend and Tell reports (arXiv:1502.03044). CIDEr weighs words by their rarity among the
+    pictures given, so it depends on which pictures these are, and is 0 for one alone.
     An empty candidate is allowed and earns nothing. A reference without a word is left out.
     METEOR takes 5 to 10 seconds to start and 3 ms a picture; ``meteor=False`` spares them.
 
@@ -60,7 +65,12 @@ def score(
         _with_words({key: captions[1:] for key, captions in together.items()}),
         {key: captions[:1] for key, captions in together.items()},
     )
-    return _score_runs([run], meteor and java_works)[0]
+    result = _score_runs([run], meteor and java_works)[0]
+    if not brevity_penalty:
+        penalty = _brevity_penalty(run)
+        for length in range(1, 5):
+            result[f"BLEU-{length}"] /= penalty
+    return result
 
 
 def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
@@ -148,6 +158,17 @@ def _score_runs(runs: list[_Run], meteor: bool) -> list[dict[str, float]]:
         result["CIDEr"], _ = Cider().compute_score(*run)
         results.append({name: 100 * float(value) for name, value in result.items()})
     return results
+
+
+def _brevity_penalty(run: _Run) -> float:
+    """The factor in BLEU that punishes candidates shorter than the closest of their references."""
+    written = closest = 0
+    for key, references in run[0].items():
+        length = len(run[1][key][0].split())
+        written += length
+        lengths = [len(reference.split()) for reference in references]
+        closest += min(lengths, key=lambda other: (abs(other - length), other))
+    return 1.0 if written >= closest or written == 0 else math.exp(1 - closest / written)
 
 
 # Words

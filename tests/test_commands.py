@@ -32,7 +32,9 @@ def test_train_then_caption(small_scenes, data_home, capsys):
     assert caption.split()
 
     main(["evaluate", str(checkpoint), "--data", "scenes"])
-    assert capsys.readouterr().out.splitlines()[-8:] == printed.splitlines()[-8:]
+    evaluated = capsys.readouterr().out.splitlines()
+    assert evaluated[-9:-1] == printed.splitlines()[-8:]
+    assert evaluated[-1].startswith("BLEU-1 to BLEU-4 without the brevity penalty: ")
 
 
 def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_home, capsys):

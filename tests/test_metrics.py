@@ -94,6 +94,30 @@ def test_bleu_worked_by_hand(no_java):
     assert result["BLEU-4"] == pytest.approx(0, abs=0.1)
 
 
+def test_bleu_without_its_brevity_penalty_by_hand(no_java):
+    """Four words of four are right; the closest references have six and four: 8 words for 10."""
+    references = {1: ["a dog runs on the beach", "many"], 2: ["a cat sits still"]}
+    candidates = {1: "a dog runs on", 2: "a cat sits still"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = metrics.score(references, candidates)
+        free = metrics.score(references, candidates, brevity_penalty=False)
+    assert free["BLEU-1"] == pytest.approx(100)
+    assert plain["BLEU-1"] == pytest.approx(100 * exp(1 - 10 / 8))
+    assert free["BLEU-4"] == pytest.approx(plain["BLEU-4"] / exp(1 - 10 / 8))
+    assert free["CIDEr"] == plain["CIDEr"]
+
+
+def test_no_penalty_is_taken_back_where_there_was_none(no_java):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = metrics.score({1: ["a dog"], 2: ["a cat"]}, {1: "a dog runs", 2: "a cat"})
+        free = metrics.score(
+            {1: ["a dog"], 2: ["a cat"]}, {1: "a dog runs", 2: "a cat"}, brevity_penalty=False
+        )
+    assert free == plain
+
+
 def test_cider_of_identical_captions_is_the_maximum():
     captions = {1: "a dog runs through grass", 2: "two men sit on chairs"}
     references = {key: [caption] for key, caption in captions.items()}
