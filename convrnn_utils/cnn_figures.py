@@ -45,7 +45,7 @@ def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | Non
     )
     for axis, (title, grid) in zip(numpy.atleast_1d(axes), grids.items(), strict=True):
         largest = grid.abs().max().item() or 1
-        axis.imshow(grid, cmap="PuOr", vmin=-2 * largest, vmax=2 * largest)
+        axis.imshow(grid.numpy(), cmap="PuOr", vmin=-2 * largest, vmax=2 * largest)
         for (row, column), value in numpy.ndenumerate(grid.numpy()):
             axis.text(column, row, f"{value:g}", ha="center", va="center")
         if windows and title in windows:
@@ -72,7 +72,7 @@ def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
     panels = {"W": matrix} | {name: column[:, None] for name, column in columns.items()}
     for axis, (title, grid) in zip(axes, panels.items(), strict=True):
         limit = 2 * (largest if title == "W" else grid.abs().max().item() or 1)
-        axis.imshow(grid, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+        axis.imshow(grid.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
         for (row, column), value in numpy.ndenumerate(grid.numpy()):
             if value or title != "W":
                 axis.text(column, row, f"{value:g}", ha="center", va="center", fontsize=9)
@@ -119,7 +119,7 @@ def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=10)
         for axis, (title, pixels) in zip(line, row, strict=False):
-            axis.imshow(pixels, cmap="cividis", interpolation="nearest")
+            axis.imshow(numpy.asarray(pixels), cmap="cividis", interpolation="nearest")
             axis.set_title(title, fontsize=9)
     return figure
 
@@ -138,7 +138,7 @@ def show_reach(
     panels = zip(axes, sensitivities.items(), computed, measured, strict=True)
     for axis, (title, sensitivity), whole, part in panels:
         height, width = sensitivity.shape
-        axis.imshow((sensitivity / sensitivity.max()).sqrt(), cmap="cividis")
+        axis.imshow((sensitivity / sensitivity.max()).sqrt().numpy(), cmap="cividis")
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         x, y = ((sensitivity * axis_of).sum() / sensitivity.sum() for axis_of in (columns, rows))
         for side, style in ((whole, "-"), (part, "--")):
@@ -193,7 +193,7 @@ def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figur
     figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.4 * len(sensitivities), 2.7))
     for axis, (place, reach) in zip(axes, sensitivities.items(), strict=True):
         smooth = functional.avg_pool2d(reach[None], 15, 1, 7, count_include_pad=False)[0]
-        light = 0.1 + 0.9 * (smooth / smooth.max()).numpy()[..., None]
+        light = 0.15 + 0.85 * (smooth / smooth.max()).sqrt().numpy()[..., None]
         axis.imshow(pixels * light)
         corner = (place % grid * cell - 0.5, place // grid * cell - 0.5)
         axis.add_patch(Rectangle(corner, cell, cell, fill=False, ec="white", lw=2, clip_on=False))
@@ -220,7 +220,7 @@ def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figur
     axes[0].set_title(f"the picture, {grid} × {grid} places", fontsize=10)
     for axis, place in zip(axes[1:], chosen, strict=True):
         values = similarity[place].reshape(grid, grid)
-        axis.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        axis.imshow(values.numpy(), cmap="cividis", vmin=0, vmax=1)
         for (row, column), value in numpy.ndenumerate(values.numpy()):
             colour = "black" if value > 0.55 else "white"
             axis.text(column, row, f"{value:.1f}", ha="center", va="center", c=colour, fontsize=7.5)
