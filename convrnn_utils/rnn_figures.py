@@ -44,16 +44,16 @@ def show_unrolled(
     figure, axis = plt.subplots(figsize=(2.3 * (steps + 1) + 0.4, 4))
     arrow = {"arrowstyle": "-|>", "lw": 1.5, "color": "black", "shrinkA": 0, "shrinkB": 0}
     for t in range(steps + 1):
-        _column(axis, t, 2.0, states[t], f"s({t})", PALETTE[0])
+        _column(axis, t, 2.0, states[t], f"s({t})", PALETTE[0], name_above=True)
         if t:
             _column(axis, t, 0.0, inputs[t - 1], f"h({t})", PALETTE[1])
-            axis.annotate("", (t, 1.52), (t, 0.52), arrowprops=arrow)
-            axis.annotate("", (t - 0.27, 2.0), (t - 0.73, 2.0), arrowprops=arrow)
-            axis.text(t + 0.04, 1.02, f"W_h\n{_shape(W_h)}", va="center", fontsize=11)
+            axis.annotate("", (t, 1.7), (t, 0.45), arrowprops=arrow)
+            axis.annotate("", (t - 0.2, 2.0), (t - 0.8, 2.0), arrowprops=arrow)
+            axis.text(t + 0.04, 1.05, f"W_h\n{_shape(W_h)}", va="center", fontsize=11)
             axis.text(t - 0.5, 2.08, f"W_s\n{_shape(W_s)}", ha="center", va="bottom", fontsize=11)
     axis.text(0, 0.0, f"the same\nW_s, W_h and\nb_s {_shape(b_s)}\nat each step", ha="center",
               va="center", fontsize=11)  # fmt: skip
-    axis.set(xlim=(-0.5, steps + 0.5), ylim=(-0.85, 2.85))
+    axis.set(xlim=(-0.5, steps + 0.5), ylim=(-0.7, 2.6))
     axis.set_axis_off()
     return figure
 
@@ -62,11 +62,12 @@ def _shape(tensor: Tensor) -> str:
     return "(" + " × ".join(str(size) for size in tensor.shape) + ")"
 
 
-def _column(axis, x: float, y: float, vector: Tensor, name: str, colour) -> None:
+def _column(axis, x, y, vector: Tensor, name: str, colour, name_above: bool = False) -> None:
     numbers = "\n".join(f"{value:.2f}" for value in vector.tolist())
     box = {"facecolor": "white", "edgecolor": colour, "lw": 2.5, "boxstyle": "round,pad=0.35"}
     axis.text(x, y, numbers, ha="center", va="center", fontsize=12, family="monospace", bbox=box)
-    axis.text(x, y - 0.54, f"{name} {_shape(vector)}", ha="center", va="top", fontsize=11)
+    place, side = (y + 0.3, "bottom") if name_above else (y - 0.42, "top")
+    axis.text(x, place, f"{name} {_shape(vector)}", ha="center", va=side, fontsize=11)
 
 
 def show_curves(
@@ -133,8 +134,8 @@ def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[st
         above.grid(False)
         below.plot(numpy.arange(1, len(values) + 1), values.mean(axis=1), color=PALETTE[0])
         below.set(ylim=(low - 0.05, 1.05), xlabel="step t")
-        for axis in (above, below):
-            axis.axvline(marked, color="black" if axis is below else "white", ls=":", lw=2)
+        above.axvline(marked, color="black" if name in symmetric else "white", ls=":", lw=2)
+        below.axvline(marked, color="black", ls=":", lw=2)
     axes[0, 0].set_ylabel("unit")
     axes[1, 0].set_ylabel("mean over units")
     return figure
