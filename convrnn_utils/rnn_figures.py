@@ -144,26 +144,26 @@ def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[st
 def show_accuracies(
     results: Mapping[str, Mapping[int, Sequence[float]]], chance: float, y_label: str = "accuracy"
 ) -> Figure:
-    """Accuracy against length, a panel a pair of models: mean over seeds, bar from worst to best.
+    """Accuracy against length, a panel a kind of cell: mean over seeds, bar from worst to best.
 
     Args:
-        results: by the name of a model, by length, one accuracy a seed. The models are drawn two
-            to a panel, in their order.
+        results: by the name of a model, by length, one accuracy a seed. Models whose names are
+            the same up to the first comma share a panel.
         chance: the accuracy of guessing, drawn as a line.
         y_label: what the vertical axis shows.
     """
-    names = list(results)
-    pairs = [names[start : start + 2] for start in range(0, len(names), 2)]
+    kinds = list(dict.fromkeys(name.split(",")[0] for name in results))
     figure, axes = plt.subplots(
-        1, len(pairs), figsize=(3.4 * len(pairs) + 0.4, 3.8), sharey=True, squeeze=False
+        1, len(kinds), figsize=(3.4 * len(kinds) + 0.4, 4), sharey=True, squeeze=False
     )
-    for axis, pair in zip(axes[0], pairs, strict=True):
-        for number, name in enumerate(pair):
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        names = [name for name in results if name.split(",")[0] == kind]
+        for number, name in enumerate(names):
             lengths = sorted(results[name])
             values = numpy.array([results[name][length] for length in lengths])
             mean = values.mean(axis=1)
             spread = numpy.abs([mean - values.min(axis=1), values.max(axis=1) - mean])
-            places = numpy.arange(len(lengths)) + 0.08 * (2 * number - 1)  # bars side by side
+            places = numpy.arange(len(lengths)) + 0.09 * (number - 0.5)  # bars side by side
             marker, line = LINES[number]
             axis.errorbar(
                 places, mean, spread, fmt=marker + line, capsize=5, lw=2, color=PALETTE[number],

@@ -76,9 +76,9 @@ def test_gates_show_each_unit_its_mean_and_the_mark():
 
 
 def test_accuracies_show_mean_worst_and_best_of_each_model():
-    results = {"a": {10: [0.5, 0.75, 1.0]}, "b": {10: [0.25]}, "c": {10: [1.0]}}
+    results = {"a": {10: [0.5, 0.75, 1.0]}, "a, b": {10: [0.25]}, "c": {10: [1.0]}}
     figure = rnn_figures.show_accuracies(results, chance=0.25)
-    assert len(figure.axes) == 2  # two models to a panel
+    assert len(figure.axes) == 2  # the first two share a panel
     points, caps, (bars,) = figure.axes[0].containers[0]
     assert points.get_ydata().tolist() == [0.75]
     assert bars.get_segments()[0][:, 1].tolist() == [0.5, 1.0]
