@@ -43,19 +43,11 @@ def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | Non
     figure, axes = plt.subplots(
         1, len(grids), figsize=(0.5 * sum(widths) + 0.8 * len(grids), 3), width_ratios=widths
     )
-    for axis, (title, grid) in zip(numpy.atleast_1d(axes), grids.items(), strict=True):
-        largest = grid.abs().max().item() or 1
-        axis.imshow(grid.numpy(), cmap="PuOr", vmin=-2 * largest, vmax=2 * largest)
-        for (row, column), value in numpy.ndenumerate(grid.numpy()):
-            axis.text(column, row, f"{value:g}", ha="center", va="center")
+    for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+        _draw_numbers(axis, grid)
         if windows and title in windows:
-            row, column, height, width = windows[title]
-            corner = (column - 0.5, row - 0.5)
-            axis.add_patch(
-                Rectangle(corner, width, height, fill=False, ec="black", lw=3, clip_on=False)
-            )
+            _frame(axis, *windows[title], color="black", lw=3)
         axis.set_title(title, fontsize=11)
-        axis.set_axis_off()
     return figure
 
 
@@ -66,20 +58,12 @@ def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
         matrix: W, (M, N).
         vector, bias: x, (N,), and b, (M,).
     """
-    columns = {"x": vector, "b": bias, "W x + b": matrix @ vector + bias}
+    grids = {"W": matrix, "x": vector[:, None], "b": bias[:, None]}
+    grids["W x + b"] = (matrix @ vector + bias)[:, None]
     figure, axes = plt.subplots(1, 4, figsize=(11, 4.8), width_ratios=[matrix.shape[1], 2, 2, 3])
-    largest = matrix.abs().max().item()
-    panels = {"W": matrix} | {name: column[:, None] for name, column in columns.items()}
-    for axis, (title, grid) in zip(axes, panels.items(), strict=True):
-        limit = 2 * (largest if title == "W" else grid.abs().max().item() or 1)
-        axis.imshow(grid.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
-        for (row, column), value in numpy.ndenumerate(grid.numpy()):
-            if value or title != "W":
-                axis.text(column, row, f"{value:g}", ha="center", va="center", fontsize=9)
-        shape = " × ".join(str(size) for size in grid.shape)
-        axis.set_title(f"{title}\n{shape}", fontsize=11)
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
+    for axis, (name, grid) in zip(axes, grids.items(), strict=True):
+        _draw_numbers(axis, grid, zeros=name != "W", aspect="auto", fontsize=9)
+        axis.set_title(f"{name}\n{grid.shape[0]} × {grid.shape[1]}", fontsize=11)
     for line in range(5, matrix.shape[1], 5):
         axes[0].axvline(line - 0.5, color="0.6", lw=0.8)
     return figure
@@ -113,9 +97,7 @@ def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.
         len(rows), columns, figsize=(size * columns, (height + 0.3) * len(rows)), squeeze=False
     )
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
-        axis.set_frame_on(False)
+        _leave_bare(axis)
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=10)
         for axis, (title, pixels) in zip(line, row, strict=False):
@@ -124,29 +106,27 @@ def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.
     return figure
 
 
-def show_reach(
-    sensitivities: Mapping[str, Tensor], computed: Sequence[float], measured: Sequence[float]
-) -> Figure:
+def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> Figure:
     """How strongly each pixel acts on the output in the middle, one panel a layer.
+
+    A solid line frames all pixels that act at all.
 
     Args:
         sensitivities: (H, W), not negative, by title; shown by their square root.
-        computed: side in pixels of each receptive field, framed by a solid line where it fits.
-        measured: side in pixels of the part that matters, framed by a dashed line.
+        sides: of the dashed squares, in pixels, each around the sensitivity's centre of mass.
     """
-    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.5 * len(sensitivities), 3))
-    panels = zip(axes, sensitivities.items(), computed, measured, strict=True)
-    for axis, (title, sensitivity), whole, part in panels:
-        height, width = sensitivity.shape
-        axis.imshow((sensitivity / sensitivity.max()).sqrt().numpy(), cmap="cividis")
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        x, y = ((sensitivity * axis_of).sum() / sensitivity.sum() for axis_of in (columns, rows))
-        for side, style in ((whole, "-"), (part, "--")):
-            corner = (float(x) - side / 2, float(y) - side / 2)
-            axis.add_patch(Rectangle(corner, side, side, fill=False, ec="white", ls=style, lw=1.8))
-        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.3 * len(sensitivities), 2.7))
+    for axis, (title, reach), side in zip(axes, sensitivities.items(), sides, strict=True):
+        axis.imshow(reach.sqrt().numpy(), cmap="cividis")
+        rows, columns = (torch.arange(size) for size in reach.shape)
+        middle = (reach.sum(dim=1) @ rows.float(), reach.sum(dim=0) @ columns.float())
+        top, left = ((each / reach.sum()).item() - side / 2 + 0.5 for each in middle)
+        _frame(axis, top, left, side, side, ls="--", lw=1.8)
+        reached = (reach > 0).nonzero()
+        corner = reached.amin(dim=0)
+        _frame(axis, *corner.tolist(), *(reached.amax(dim=0) - corner + 1).tolist(), lw=1.8)
         axis.set_title(title, fontsize=10)
-        axis.grid(False)
+        _leave_bare(axis)
     return figure
 
 
@@ -158,7 +138,7 @@ def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], dep
         chances: by question, the accuracy of always giving the commonest answer.
         depths: names of the depths.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True)
     styles = (("o", "-"), ("s", "--"), ("^", ":"))
     for axis, (question, lines) in zip(axes.flat, scores.items(), strict=True):
         for (line, values), (marker, style) in zip(lines.items(), styles, strict=False):
@@ -181,24 +161,20 @@ def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], dep
 
 
 def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figure:
-    """The picture as a place of a grid sees it: bright where the place is sensitive to it.
+    """A picture in cells, and for places of the grid how sensitive each is to every pixel.
 
     Args:
         picture: what is looked at, an image of PIL or an array of bytes, square.
         sensitivities: (H, W), not negative, by the number of the place, whose cell is framed.
         grid: places in a row.
     """
-    pixels = numpy.asarray(picture) / 255
-    cell = pixels.shape[0] / grid
-    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.4 * len(sensitivities), 2.7))
+    figure, axes = _beside_picture(picture, grid, len(sensitivities))
     for axis, (place, reach) in zip(axes, sensitivities.items(), strict=True):
         smooth = functional.avg_pool2d(reach[None], 15, 1, 7, count_include_pad=False)[0]
-        light = 0.15 + 0.85 * (smooth / smooth.max()).sqrt().numpy()[..., None]
-        axis.imshow(pixels * light)
-        corner = (place % grid * cell - 0.5, place // grid * cell - 0.5)
-        axis.add_patch(Rectangle(corner, cell, cell, fill=False, ec="white", lw=2, clip_on=False))
+        axis.imshow(smooth.numpy(), cmap="cividis")
+        cell = reach.shape[0] / grid
+        _frame(axis, place // grid * cell, place % grid * cell, cell, cell, lw=2)
         axis.set_title(f"place {place}", fontsize=10)
-        axis.set_axis_off()
     return figure
 
 
@@ -206,32 +182,57 @@ def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figur
     """How similar each place of a grid is to a chosen one: a map for each, the number in each cell.
 
     Args:
-        picture: what is looked at, an image of PIL or an array of bytes.
+        picture: what is looked at, an image of PIL or an array of bytes, square.
         similarity: (places, places), cosines.
         chosen: the places to compare with, framed in their maps.
     """
     grid = round(len(similarity) ** 0.5)
-    figure, axes = plt.subplots(1, 1 + len(chosen), figsize=(2.6 * (1 + len(chosen)), 2.9))
-    side = numpy.asarray(picture).shape[0]
-    axes[0].imshow(numpy.asarray(picture))
-    axes[0].set_xticks(numpy.linspace(0, side, grid + 1) - 0.5)
-    axes[0].set_yticks(numpy.linspace(0, side, grid + 1) - 0.5)
-    axes[0].grid(color="white", lw=0.8)
-    axes[0].set_title(f"the picture, {grid} × {grid} places", fontsize=10)
-    for axis, place in zip(axes[1:], chosen, strict=True):
+    figure, axes = _beside_picture(picture, grid, len(chosen))
+    for axis, place in zip(axes, chosen, strict=True):
         values = similarity[place].reshape(grid, grid)
         axis.imshow(values.numpy(), cmap="cividis", vmin=0, vmax=1)
         for (row, column), value in numpy.ndenumerate(values.numpy()):
             colour = "black" if value > 0.55 else "white"
             axis.text(column, row, f"{value:.1f}", ha="center", va="center", c=colour, fontsize=7.5)
-        corner = (place % grid - 0.5, place // grid - 0.5)
-        axis.add_patch(Rectangle(corner, 1, 1, fill=False, ec="white", lw=3, clip_on=False))
+        _frame(axis, place // grid, place % grid, 1, 1, lw=3)
         axis.set_title(f"like place {place}", fontsize=10)
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
-    for axis in axes:
-        axis.tick_params(labelbottom=False, labelleft=False)
     return figure
+
+
+def _draw_numbers(axis, grid: Tensor, zeros: bool = True, aspect="equal", fontsize=None) -> None:
+    """A matrix as pale cells, orange below zero and purple above, with its numbers written in."""
+    limit = 2 * (grid.abs().max().item() or 1)
+    axis.imshow(grid.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect=aspect)
+    for (row, column), value in numpy.ndenumerate(grid.numpy()):
+        if value or zeros:
+            axis.text(column, row, f"{value:g}", ha="center", va="center", fontsize=fontsize)
+    _leave_bare(axis)
+
+
+def _frame(axis, row, column, height, width, color="white", **line) -> None:
+    """Frame a window; its corner, like a cell of imshow, begins half a cell before its number."""
+    corner = (column - 0.5, row - 0.5)
+    axis.add_patch(Rectangle(corner, width, height, fill=False, ec=color, clip_on=False, **line))
+
+
+def _leave_bare(axis) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    axis.set_frame_on(False)
+
+
+def _beside_picture(picture, grid: int, count: int) -> tuple[Figure, numpy.ndarray]:
+    """A figure with the picture in cells on the left; it, and the empty axes beside it."""
+    figure, axes = plt.subplots(1, 1 + count, figsize=(2.3 * (1 + count), 2.6))
+    pixels = numpy.asarray(picture)
+    for axis in axes:
+        _leave_bare(axis)
+    axes[0].imshow(pixels)
+    for line in numpy.linspace(0, len(pixels), grid + 1)[1:-1] - 0.5:
+        axes[0].axvline(line, color="white", lw=0.8)
+        axes[0].axhline(line, color="white", lw=0.8)
+    axes[0].set_title(f"the picture, {grid} × {grid} places", fontsize=10)
+    return figure, axes[1:]
 
 
 # ---------------------------------------------------------------- explorers
@@ -256,12 +257,14 @@ def response_pixels(response: Tensor) -> numpy.ndarray:
     """A response as a picture (H, W, 3) of bytes.
 
     In grey from 0 to 1 where nothing is negative; else orange below zero, white at zero and purple
-    above it.
+    above it, where the strongest hundredth of all places has the full colour.
     """
     if response.min() >= 0:
         grey = response / max(1.0, response.max().item())
         return numpy.repeat((255 * grey).byte().numpy()[..., None], 3, axis=2)
-    scaled = 0.5 + 0.5 * response / response.abs().max()
+    strength = response.abs().flatten()
+    limit = torch.quantile(strength, 0.99).item() or strength.max().item()
+    scaled = 0.5 + 0.5 * response / limit
     return (255 * plt.get_cmap("PuOr")(scaled.numpy())[..., :3]).astype(numpy.uint8)
 
 

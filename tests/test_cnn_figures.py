@@ -49,6 +49,21 @@ def test_the_sign_of_a_response_can_be_seen():
     assert grey[:, 0].tolist() == [0, 127, 255] and (grey[:, 0] == grey[:, 2]).all()
 
 
+def test_a_single_strong_place_does_not_make_the_others_pale():
+    response = torch.full((20, 20), -1.0)
+    response[0, 0] = 50
+    assert (cnn_figures.response_pixels(response)[5, 5] == [127, 59, 8]).all()  # PuOr's first
+
+
+def test_what_is_reached_is_framed():
+    reach = torch.zeros(12, 12)
+    reach[2:5, 6:11] = 1
+    (axis,) = cnn_figures.show_reach({"a": reach, "b": reach}, [2, 2]).axes[:1]
+    dashed, solid = (patch.get_bbox().bounds for patch in axis.patches)
+    assert solid == (5.5, 1.5, 5, 3)
+    assert dashed == pytest.approx((7, 2, 2, 2))  # around column 8 and row 3
+
+
 def test_matrices_show_their_numbers():
     table = torch.tensor([[1.0, -2], [0, 3]])
     figure = cnn_figures.show_numbers({"a": table, "b": table.T}, {"a": (0, 1, 2, 1)})

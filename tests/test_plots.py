@@ -1,3 +1,4 @@
+import io
 from collections import Counter
 
 import matplotlib
@@ -96,6 +97,17 @@ def test_figures_are_shown_as_jpeg(monkeypatch, small_split):
     monkeypatch.setattr(plots, "display", shown.append)
     plots.show_as_jpeg(plots.show_captions(small_split, [0, 3]))
     assert shown[0].data.startswith(b"\xff\xd8\xff")
+    assert not plt.get_fignums()
+
+
+def test_figures_of_lines_are_shown_in_few_colours(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    figure, axis = plt.subplots()
+    axis.plot([0, 1])
+    plots.show_in_few_colours(figure, colours=16)
+    image = Image.open(io.BytesIO(shown[0].data))
+    assert image.format == "PNG" and len(image.convert("RGB").getcolors(10**6)) <= 16
     assert not plt.get_fignums()
 
 
