@@ -181,11 +181,6 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
     return network
 
 
-def efficientnet_lite0(weights="DEFAULT") -> nn.Module:
-    """Kept until notebook 01 calls ``efficientnet``."""
-    return efficientnet("efficientnet_lite0", weights)
-
-
 class _EfficientNetFeatures(nn.Module):
     """A timm network up to the feature map that its classifier pools."""
 
