@@ -1,0 +1,306 @@
+"""Figures and explorers of notebook 07: a beam as a tree, sampling, alignments, intervals."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from convrnn_utils.data import read_image
+from convrnn_utils.plots import PALETTE
+from convrnn_utils.widgets import Explorer
+
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+
+
+class Candidate(NamedTuple):
+    """One continuation that a beam search considered.
+
+    Attributes:
+        parent: its place among the beginnings kept at the step before (0 at the first step).
+        word: the word added; empty where the caption had ended before.
+        log_probability: of the whole beginning, in nats.
+        kept: whether it stays in the beam.
+    """
+
+    parent: int
+    word: str
+    log_probability: float
+    kept: bool
+
+
+# ---------------------------------------------------------------- figures
+
+
+def show_beam_tree(steps: Sequence[Sequence[Candidate]], until: int | None = None) -> Figure:
+    """A beam search as a tree: a column a step, the kept beginnings above those dropped.
+
+    Args:
+        steps: the candidates of each step, the kept ones first and in the order of the beam.
+        until: the number of steps drawn; without it all.
+
+    The way to the best beginning of the last step drawn is marked by thick lines.
+    """
+    drawn = steps[:until]
+    rows = max(len(candidates) for candidates in steps)
+    figure, axis = plt.subplots(figsize=(1.22 * (len(steps) + 1) + 0.2, 0.62 * rows + 0.5))
+    axis.text(0, 0, "<start>", **_box("black", "white", bold=True))
+    best = best_path(drawn)
+    for t, candidates in enumerate(drawn, start=1):
+        for place, candidate in enumerate(candidates):
+            on_path = best[t - 1] == place
+            colour = PALETTE[0] if candidate.kept else "0.55"
+            axis.plot(
+                [t - 0.7, t - 0.3],
+                [-candidate.parent, -place],
+                "-" if candidate.kept else ":",
+                color=colour,
+                lw=3.5 if on_path else 1.2,
+            )
+            text = f"{candidate.word or 'ended'}\n{candidate.log_probability:.2f}"
+            face = "white" if candidate.kept else "0.93"
+            axis.text(t, -place, text, **_box(colour, face, bold=on_path))
+    for t in range(len(steps)):
+        axis.text(t + 1, 0.75, f"step {t + 1}", ha="center", fontsize=10, color="0.3")
+    axis.set(xlim=(-0.5, len(steps) + 0.55), ylim=(-rows + 0.4, 1.0))
+    axis.set_axis_off()
+    return figure
+
+
+def _box(colour, face, bold: bool) -> dict:
+    box = {"boxstyle": "round,pad=0.2", "facecolor": face, "edgecolor": colour}
+    box["linewidth"] = 2.5 if bold else 1.2
+    weight = "bold" if bold else "normal"
+    return {"ha": "center", "va": "center", "fontsize": 9, "weight": weight, "bbox": box}
+
+
+def best_path(steps: Sequence[Sequence[Candidate]]) -> list[int]:
+    """The place, at each step, of what leads to the most probable beginning of the last step."""
+    if not steps:
+        return []
+    places = [max(range(len(steps[-1])), key=lambda place: steps[-1][place].log_probability)]
+    for candidates in reversed(steps[1:]):
+        places.insert(0, candidates[places[0]].parent)
+    return places
+
+
+def show_distributions(
+    panels: Mapping[str, tuple[Mapping[str, float], Sequence[str]]],
+) -> Figure:
+    """Probabilities of words, panels side by side; words that cannot be drawn are hatched.
+
+    Args:
+        panels: by title, the probability of each word, and the words that may be drawn.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.6 * len(panels) + 0.4, 3.3), sharex=True, squeeze=False
+    )
+    for axis, (title, (probabilities, possible)) in zip(axes[0], panels.items(), strict=True):
+        words = list(probabilities)
+        bars = axis.barh(range(len(words)), list(probabilities.values()), color=PALETTE[0])
+        for bar, word in zip(bars, words, strict=True):
+            if word not in possible:
+                bar.set(facecolor="white", edgecolor="0.4", hatch="///")
+        axis.set(xlabel="probability", title=title, yticks=range(len(words)), yticklabels=words)
+        axis.invert_yaxis()
+        axis.grid(False, axis="y")
+    return figure
+
+
+def show_alignment(candidate: str, reference: str, pairs: Sequence[tuple[int, int]]) -> Figure:
+    """Two sentences, one above the other, and lines between the words that METEOR matches.
+
+    Args:
+        candidate, reference: words with spaces between them.
+        pairs: places (in the candidate, in the reference), in the order of the candidate.
+
+    Lines of one chunk have one colour and style, and the number of the chunk in the middle.
+    """
+    words = candidate.split(), reference.split()
+    figure, axis = plt.subplots(figsize=(1.05 * max(map(len, words)), 2.1))
+    for line, y, name in zip(words, (1, 0), ("candidate", "reference"), strict=True):
+        axis.text(-0.8, y, name, ha="right", va="center", fontsize=10, color="0.3")
+        for x, word in enumerate(line):
+            axis.text(x, y, word, ha="center", va="center", fontsize=12)
+    chunk, before = 0, None
+    for i, j in pairs:
+        if before != (i - 1, j - 1):
+            chunk += 1
+        before = i, j
+        style = ["-", "--", ":", "-."][(chunk - 1) % 4]
+        axis.plot([i, j], [0.86, 0.14], style, color=PALETTE[(chunk - 1) % 10], lw=2)
+        mark = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        x, y = i + 0.12 * (j - i), 0.86 - 0.12 * 0.72
+        axis.text(x, y, chunk, ha="center", va="center", fontsize=10, bbox=mark)
+    axis.set(xlim=(-2.3, max(map(len, words)) - 0.3), ylim=(-0.25, 1.25))
+    axis.set_axis_off()
+    return figure
+
+
+def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_label: str) -> Figure:
+    """Curves, panels side by side, each curve with a marker of its own.
+
+    Args:
+        panels: by what the vertical axis shows, by the name of a curve, y by x.
+        x_label: what the horizontal axis shows; its ticks are the x that are there.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels) + 0.3, 3.3))
+    for axis, (label, curves) in zip(axes, panels.items(), strict=True):
+        for number, (name, points) in enumerate(curves.items()):
+            places = range(len(points))
+            axis.plot(
+                places, list(points.values()), marker=MARKERS[number], label=name,
+                color=PALETTE[number], ls=["-", "--", "-."][number % 3],
+            )  # fmt: skip
+            axis.set_xticks(places, list(points))
+        axis.set(xlabel=x_label, ylabel=label)
+    axes[0].legend(fontsize=10)
+    return figure
+
+
+def show_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """Points with intervals, one row each, panels side by side.
+
+    Args:
+        panels: by title, by the name of a row: the point, the lower and the upper end.
+    """
+    rows = max(len(panel) for panel in panels.values())
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.4 * len(panels) + 1.0, 0.55 * rows + 1.1), squeeze=False
+    )
+    for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
+        for row, (name, (point, low, high)) in enumerate(panel.items()):
+            number = names.index(name)  # a name has one colour and marker in all panels
+            axis.plot([low, high], [row, row], color=PALETTE[number], lw=3)
+            axis.plot(point, row, MARKERS[number], color=PALETTE[number], ms=9)
+        if any(low < 0 for _, low, _ in panel.values()):
+            axis.axvline(0, color="0.3", ls=":")
+        axis.set(title=title, yticks=range(len(panel)), yticklabels=list(panel))
+        axis.set_ylim(len(panel) - 0.5, -0.5)
+        axis.grid(False, axis="y")
+    return figure
+
+
+# ---------------------------------------------------------------- explorers
+
+
+def beam_explorer(
+    search: Callable[[int, int], Sequence[Sequence[Candidate]]], names: Sequence[str]
+) -> Explorer:
+    """Open a beam search step by step, for a picture and a width of one's choice.
+
+    Args:
+        search: ``search(row, width)`` gives the steps that ``show_beam_tree`` takes.
+        names: what the pictures are called; row 0 is the first.
+    """
+    picture = ipywidgets.Dropdown(options=list(names), description="picture")
+    width = ipywidgets.IntSlider(value=3, min=1, max=4, description="width")
+    slider = ipywidgets.IntSlider(value=1, min=1, max=1, description="step")
+    back = ipywidgets.Button(description="previous", tooltip="one step back")
+    further = ipywidgets.Button(description="next", tooltip="one step on")
+    result = ipywidgets.HTML()
+    steps: list[Sequence[Candidate]] = []
+
+    def show(_=None) -> None:
+        back.disabled, further.disabled = slider.value == 1, slider.value == slider.max
+        candidates = steps[slider.value - 1]
+        kept = [
+            _beginning(steps, slider.value, place) for place, c in enumerate(candidates) if c.kept
+        ]
+        said = f"Step {slider.value} of {slider.max}. Kept: " + "; ".join(kept) + "."
+        figure = show_beam_tree(steps, slider.value)
+        result.value = f'<p role="status">{html.escape(said)}</p>{_as_html(figure, said)}'
+
+    def begin(_=None) -> None:
+        nonlocal steps
+        steps = search(picture.index, width.value)
+        slider.unobserve(show, "value")  # so that it is drawn once
+        slider.max, slider.value = len(steps), 1
+        slider.observe(show, "value")
+        show()
+
+    def turn(button: ipywidgets.Button) -> None:
+        slider.value += 1 if button is further else -1
+
+    picture.observe(begin, "value")
+    width.observe(begin, "value")
+    back.on_click(turn)
+    further.on_click(turn)
+    begin()
+    controls = ipywidgets.HBox([picture, width, slider, back, further])
+    controls.layout.flex_flow = "row wrap"
+    return Explorer("beam search, step by step", [controls, result])
+
+
+def _beginning(steps: Sequence[Sequence[Candidate]], length: int, place: int) -> str:
+    words, last = [], steps[length - 1][place]
+    for candidates in reversed(steps[:length]):
+        words.insert(0, candidates[place].word)
+        place = candidates[place].parent
+    return f"{' '.join(word for word in words if word)} ({last.log_probability:.2f})"
+
+
+def sampling_explorer(
+    write: Callable[[int, float, float], Sequence[tuple[str, float]]], paths: Sequence[Path]
+) -> Explorer:
+    """Captions drawn by lot for a photograph, with sliders for temperature and nucleus.
+
+    Args:
+        write: ``write(row, temperature, top_p)`` gives captions with their log-probabilities; with
+            fixed seeds, so that the same sliders give the same captions.
+        paths: the pictures.
+    """
+    options = {"continuous_update": False, "style": {"description_width": "8em"}}
+    picture = ipywidgets.Dropdown(options=[path.stem for path in paths], description="picture")
+    temperature = ipywidgets.FloatSlider(
+        value=1, min=0.1, max=2, step=0.1, description="temperature", **options
+    )
+    top_p = ipywidgets.FloatSlider(
+        value=1, min=0.1, max=1, step=0.05, description="nucleus, top p", **options
+    )
+    result = ipywidgets.HTML()
+
+    def show(_=None) -> None:
+        written = write(picture.index, temperature.value, top_p.value)
+        different = len({caption for caption, _ in written})
+        said = f"{different} different captions out of {len(written)}."
+        lines = "".join(
+            f"<li>{html.escape(caption)} <small>({logarithm:.1f})</small></li>"
+            for caption, logarithm in written
+        )
+        image = _picture(paths[picture.index])
+        result.value = (
+            f'<p role="status">{said} In brackets: the log-probability.</p>'
+            f'<div style="display:flex;gap:1em">{image}<ol>{lines}</ol></div>'
+        )
+
+    for control in (picture, temperature, top_p):
+        control.observe(show, "value")
+    show()
+    return Explorer("sampling", [ipywidgets.VBox([picture, temperature, top_p]), result])
+
+
+def _as_html(figure: Figure, text: str) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return _image("png", file.getvalue(), text)
+
+
+def _picture(path: Path) -> str:
+    image = read_image(path)
+    image.thumbnail((240, 240))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return _image("jpeg", file.getvalue(), path.stem)
+
+
+def _image(kind: str, content: bytes, text: str) -> str:
+    address = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+    return f'<img src="{address}" alt="{html.escape(text, quote=True)}">'
