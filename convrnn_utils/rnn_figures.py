@@ -51,7 +51,7 @@ def show_unrolled(
             axis.annotate("", (t - 0.2, 2.0), (t - 0.8, 2.0), arrowprops=arrow)
             axis.text(t + 0.04, 1.05, f"W_h\n{_shape(W_h)}", va="center", fontsize=11)
             axis.text(t - 0.5, 2.08, f"W_s\n{_shape(W_s)}", ha="center", va="bottom", fontsize=11)
-    axis.text(0, 0.0, f"the same\nW_s, W_h and\nb_s {_shape(b_s)}\nat each step", ha="center",
+    axis.text(0, 0.0, f"the same\nW_s, W_h, b_s\nat each step\n(b_s: size {len(b_s)})", ha="center",
               va="center", fontsize=11)  # fmt: skip
     axis.set(xlim=(-0.5, steps + 0.5), ylim=(-0.7, 2.6))
     axis.set_axis_off()
@@ -67,7 +67,7 @@ def _column(axis, x, y, vector: Tensor, name: str, colour, name_above: bool = Fa
     box = {"facecolor": "white", "edgecolor": colour, "lw": 2.5, "boxstyle": "round,pad=0.35"}
     axis.text(x, y, numbers, ha="center", va="center", fontsize=12, family="monospace", bbox=box)
     place, side = (y + 0.3, "bottom") if name_above else (y - 0.42, "top")
-    axis.text(x, place, f"{name} {_shape(vector)}", ha="center", va=side, fontsize=11)
+    axis.text(x, place, f"{name}, size {len(vector)}", ha="center", va=side, fontsize=11)
 
 
 def show_curves(
@@ -89,7 +89,7 @@ def show_curves(
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=((4.7 if len(panels) < 3 else 3.7) * len(panels) + 0.3, 3.6),
+        figsize=((4.7 if len(panels) < 3 else 3.7) * len(panels) + 0.3, 4.4),
         sharey=True,
         squeeze=False,
     )
@@ -106,13 +106,16 @@ def show_curves(
         if logarithmic:
             axis.set_yscale("log")
         axis.set(title=title, xlabel=x_label)
-        axis.legend(fontsize=10)
+        axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # off the curves
     axes[0, 0].set_ylabel(y_label)
     return figure
 
 
 def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[str] = ()) -> Figure:
     """Gates over time: one row of colour a unit above, the mean over the units below.
+
+    The units of a symmetric panel have both signs, which cancel in a mean: there the mean is that
+    of the absolute values.
 
     Args:
         panels: by name, the values (T, H) of a gate or a state.
@@ -132,9 +135,12 @@ def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[st
         )  # fmt: skip
         figure.colorbar(image, ax=above, location="top", shrink=0.9, label=name)
         above.grid(False)
-        below.plot(numpy.arange(1, len(values) + 1), values.mean(axis=1), color=PALETTE[0])
-        below.set(ylim=(low - 0.05, 1.05), xlabel="step t")
-        above.axvline(marked, color="black" if name in symmetric else "white", ls=":", lw=2)
+        sizes = numpy.abs(values) if name in symmetric else values
+        below.plot(numpy.arange(1, len(values) + 1), sizes.mean(axis=1), color=PALETTE[0])
+        below.set(ylim=(-0.05, 1.05), xlabel="step t")
+        if name in symmetric:
+            below.set_title("mean of the sizes |·|", fontsize=11)
+        above.axvline(marked, color="black", gapcolor="white", ls=":", lw=2)  # on light and dark
         below.axvline(marked, color="black", ls=":", lw=2)
     axes[0, 0].set_ylabel("unit")
     axes[1, 0].set_ylabel("mean over units")

@@ -35,12 +35,13 @@ def test_the_unrolled_figure_shows_the_numbers_and_shapes_of_its_tensors():
     shown = texts(rnn_figures.show_unrolled(INPUTS, states, W_s, W_h, b_s))
     assert {"0.00\n0.00", "0.25\n-0.50", "0.75\n1.00", "1.00\n1.00\n0.00"} <= set(shown)
     assert shown.count("W_h\n(2 × 3)") == 2 and shown.count("W_s\n(2 × 2)") == 2
-    assert "s(0) (2)" in shown and "h(2) (3)" in shown and "h(0) (3)" not in shown
+    assert "s(0), size 2" in shown and "h(2), size 3" in shown
+    assert "h(0), size 3" not in shown
 
 
 def test_the_unrolled_figure_draws_only_the_steps_asked_for():
     shown = texts(rnn_figures.show_unrolled(INPUTS, torch.zeros(3, 2), W_s, W_h, b_s, steps=1))
-    assert "s(1) (2)" in shown and "s(2) (2)" not in shown
+    assert "s(1), size 2" in shown and "s(2), size 2" not in shown
 
 
 def test_the_unrolled_figure_refuses_tensors_that_do_not_fit():
@@ -58,6 +59,13 @@ def test_curves_begin_at_the_first_step_and_leave_out_zero_on_a_logarithmic_axis
     assert figure.axes[0].get_yscale() == "log"
 
 
+def test_the_legend_lies_outside_the_curves():
+    figure = rnn_figures.show_curves({"a": {"one": [1.0, 4.0]}}, "t", "norm")
+    figure.canvas.draw()
+    (axis,) = figure.axes
+    assert not axis.get_legend().get_window_extent().overlaps(axis.get_window_extent())
+
+
 def test_curves_differ_by_more_than_colour():
     curves = {str(number): [1.0, 2.0] for number in range(6)}
     lines = rnn_figures.show_curves({"a": curves}, "t", "norm").axes[0].lines
@@ -66,12 +74,13 @@ def test_curves_differ_by_more_than_colour():
 
 def test_gates_show_each_unit_its_mean_and_the_mark():
     values = torch.tensor([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
-    figure = rnn_figures.show_gates({"f": values, "c": -values}, marked=2, symmetric=["c"])
+    signed = values * torch.tensor([1.0, -1.0])  # the plain mean of the first row is −0.5
+    figure = rnn_figures.show_gates({"f": values, "c": signed}, marked=2, symmetric=["c"])
     images = [axis.images[0] for axis in figure.axes if axis.images]
     assert images[0].get_array().tolist() == values.T.tolist()
     assert [image.get_clim() for image in images] == [(0, 1), (-1, 1)]
     means = [line.get_ydata() for axis in figure.axes for line in axis.lines]
-    assert any(list(data) == [0.5, 0.5, 0.5] for data in means)
+    assert sum(list(data) == [0.5, 0.5, 0.5] for data in means) == 2  # of c, that of the sizes
     assert sum(list(line.get_xdata()) == [2, 2] for a in figure.axes for line in a.lines) == 4
 
 
