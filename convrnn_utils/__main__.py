@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training.set_defaults(command=train_and_score)
     training.add_argument("--data", choices=DATA_SETS, default="flickr8k")
-    training.add_argument("--encoder", default="efficientnet_lite0", help="any CNN by name")
+    training.add_argument("--encoder", default="efficientnet_lite2", help="any CNN by name")
     training.add_argument("--decoder", choices=DECODERS, default="rnn")
     training.add_argument(
         "--views",
