@@ -1,8 +1,6 @@
 """Figures and explorers of notebook 01: numbers in a grid, filters, maps, where a place looks."""
 
-import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
@@ -388,13 +386,10 @@ def _side_by_side(pictures: Mapping[str, numpy.ndarray]) -> str:
     """Pictures (H, W, 3) of bytes in a row as HTML, the text under each also said for it."""
     figures = []
     for text, pixels in pictures.items():
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-        said = html.escape(text, quote=True)
+        style = "width:100%;image-rendering:pixelated"
+        image = plots.html_image(Image.fromarray(pixels), text, style=style)
         figures.append(
-            f'<figure style="margin:0;width:20em"><img src="{address}" alt="{said}" '
-            f'style="width:100%;image-rendering:pixelated"><figcaption role="status">{said}'
-            "</figcaption></figure>"
+            f'<figure style="margin:0;width:20em">{image}'
+            f'<figcaption role="status">{html.escape(text)}</figcaption></figure>'
         )
     return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{"".join(figures)}</div>'

@@ -1,8 +1,6 @@
 """Figures and explorers of notebook 07: a beam as a tree, sampling, alignments, intervals."""
 
-import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +9,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from convrnn_utils.data import read_image
-from convrnn_utils.plots import PALETTE
-from convrnn_utils.widgets import Explorer
+from convrnn_utils.plots import PALETTE, html_image
+from convrnn_utils.widgets import Explorer, picture_html
 
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
@@ -215,7 +212,7 @@ def beam_explorer(
         ]
         said = f"Step {slider.value} of {slider.max}. Kept: " + "; ".join(kept) + "."
         figure = show_beam_tree(steps, slider.value)
-        result.value = f'<p role="status">{html.escape(said)}</p>{_as_html(figure, said)}'
+        result.value = f'<p role="status">{html.escape(said)}</p>{html_image(figure, said)}'
 
     def begin(_=None) -> None:
         nonlocal steps
@@ -274,7 +271,8 @@ def sampling_explorer(
             f"<li>{html.escape(caption)} <small>({logarithm:.1f})</small></li>"
             for caption, logarithm in written
         )
-        image = _picture(paths[picture.index])
+        path = paths[picture.index]
+        image = picture_html(path, path.stem)
         result.value = (
             f'<p role="status">{said} In brackets: the log-probability.</p>'
             f'<div style="display:flex;gap:1em">{image}<ol>{lines}</ol></div>'
@@ -284,23 +282,3 @@ def sampling_explorer(
         control.observe(show, "value")
     show()
     return Explorer("sampling", [ipywidgets.VBox([picture, temperature, top_p]), result])
-
-
-def _as_html(figure: Figure, text: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    plt.close(figure)
-    return _image("png", file.getvalue(), text)
-
-
-def _picture(path: Path) -> str:
-    image = read_image(path)
-    image.thumbnail((240, 240))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return _image("jpeg", file.getvalue(), path.stem)
-
-
-def _image(kind: str, content: bytes, text: str) -> str:
-    address = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
-    return f'<img src="{address}" alt="{html.escape(text, quote=True)}">'

@@ -1,5 +1,7 @@
 """Figures, in one style, each with a sentence for those who cannot see it."""
 
+import base64
+import html
 import io
 import math
 import re
@@ -160,6 +162,25 @@ def show_in_few_colours(figure: Figure, colours: int = 256) -> None:
     small = io.BytesIO()
     Image.open(file).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
     display(ImageFile(small.getvalue(), format="png"))
+
+
+def html_image(shown: Figure | Image.Image, text: str, kind: str = "png", style: str = "") -> str:
+    """A figure or a picture as an HTML ``<img>`` that holds it, for what an explorer shows.
+
+    Args:
+        shown: a figure, which is closed, or an image of PIL.
+        text: what it shows, in words, for those who cannot see it.
+        kind: png, or jpeg for photographs.
+        style: CSS of the image.
+    """
+    file = io.BytesIO()
+    if isinstance(shown, Figure):
+        shown.savefig(file, format=kind)
+        plt.close(shown)
+    else:
+        shown.save(file, kind, quality=88)
+    address = f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img src="{address}" alt="{html.escape(text, quote=True)}" style="{style}">'
 
 
 class WordSearch:

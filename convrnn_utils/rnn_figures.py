@@ -1,8 +1,6 @@
 """Figures and explorers of notebook 02: a recurrence unrolled, gradients against time, gates."""
 
-import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
@@ -11,7 +9,7 @@ import numpy
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convrnn_utils.plots import PALETTE
+from convrnn_utils.plots import PALETTE, html_image
 from convrnn_utils.widgets import Explorer
 
 LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]
@@ -272,13 +270,9 @@ def gradient_explorer(norms: Callable[[float, int, str, float], Sequence[float]]
                 "radius to the power t": [radius.value ** (t + 1) for t in range(length.value)],
             }
         figure = show_curves(panels, "step t", "norm of ∂s(t)/∂s(0)")
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        plt.close(figure)
         text = f"Radius {radius.value:.2f}, {length.value} steps, inputs of size {scale.value:.1f}."
         text += " Norm of the gradient: " + "; ".join(panels) + "."
-        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-        result.value = f'<p role="status">{text}</p><img src="{address}" alt="{text}">'
+        result.value = f'<p role="status">{text}</p>{html_image(figure, text)}'
 
     for control in (radius, length, scale):
         control.observe(show, "value")

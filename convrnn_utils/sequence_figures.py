@@ -3,9 +3,7 @@
 Pictures are bytes, (height, width, 3). The places of a grid are numbered row by row from 0.
 """
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy
 from matplotlib.figure import Figure
 
-from convrnn_utils.plots import PALETTE
+from convrnn_utils.plots import PALETTE, html_image
 from convrnn_utils.widgets import Explorer
 
 
@@ -247,13 +245,9 @@ def step_explorer(steps: Steps) -> Explorer:
     result = ipywidgets.HTML()
 
     def show(_=None) -> None:
-        said = html.escape(steps.sentence(number.value - 1, step.value), quote=True)
+        said = steps.sentence(number.value - 1, step.value)
         figure = show_steps(steps, number.value - 1, step.value)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        plt.close(figure)
-        address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-        result.value = f'<p role="status">{said}</p><img src="{address}" alt="{said}">'
+        result.value = f'<p role="status">{html.escape(said)}</p>{html_image(figure, said)}'
 
     number.observe(show, "value")
     step.observe(show, "value")

@@ -1,14 +1,12 @@
 """The explorers: figures that answer to the reader, worked with the mouse or the keyboard."""
 
-import base64
 import html
-import io
 from pathlib import Path
 
 import ipywidgets
 
 from convrnn_utils.data import read_image
-from convrnn_utils.plots import WordSearch, split_at_words
+from convrnn_utils.plots import WordSearch, html_image, split_at_words
 
 
 class Explorer(ipywidgets.VBox):
@@ -94,19 +92,16 @@ def _card(path: Path, captions: list[str], words: str) -> str:
         pieces = [html.escape(piece) for piece in split_at_words(caption, words)]
         pieces[1::2] = [f"<mark>{piece}</mark>" for piece in pieces[1::2]]
         lines.append(f'<li style="line-height:1.3">{"".join(pieces)}</li>')
-    described = html.escape(captions[0], quote=True)
     return (
         '<figure style="margin:0;width:15em">'
-        f'<img src="{_picture_address(path)}" alt="{described}" style="width:100%">'
+        f"{picture_html(path, captions[0], 'width:100%')}"
         f'<figcaption><ul style="padding-left:1.2em;margin:0">{"".join(lines)}</ul></figcaption>'
         "</figure>"
     )
 
 
-def _picture_address(path: Path, longest: int = 240) -> str:
-    """A picture, made small, as an address that holds the picture itself."""
+def picture_html(path: Path, text: str, style: str = "", longest: int = 240) -> str:
+    """A photograph, made small, as HTML; ``text`` says what it shows."""
     picture = read_image(path)
     picture.thumbnail((longest, longest))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return html_image(picture, text, "jpeg", style)

@@ -1,3 +1,4 @@
+import base64
 import io
 from collections import Counter
 
@@ -108,6 +109,17 @@ def test_figures_of_lines_are_shown_in_few_colours(monkeypatch):
     plots.show_in_few_colours(figure, colours=16)
     image = Image.open(io.BytesIO(shown[0].data))
     assert image.format == "PNG" and len(image.convert("RGB").getcolors(10**6)) <= 16
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_figure_or_a_picture_becomes_html_with_its_text(kind):
+    figure, _ = plt.subplots()
+    for shown in (figure, Image.new("RGB", (8, 6))):
+        tag = plots.html_image(shown, 'a "<dog>" & a cat', kind, "width:100%")
+        assert 'alt="a &quot;&lt;dog&gt;&quot; &amp; a cat"' in tag and 'style="width:100%"' in tag
+        content = base64.b64decode(tag.split(f"data:image/{kind};base64,")[1].split('"')[0])
+        assert Image.open(io.BytesIO(content)).format == kind.upper()
     assert not plt.get_fignums()
 
 
