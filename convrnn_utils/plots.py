@@ -91,18 +91,30 @@ def show_attention(
         size: width of a panel in inches.
     """
     attention = numpy.asarray(attention)
-    side = math.isqrt(attention.shape[1])
-    if side * side != attention.shape[1]:
-        raise ValueError(f"{attention.shape[1]} places are no square grid.")
-    shown = picture.resize((side * (224 // side),) * 2)
-    pixels = numpy.asarray(shown, dtype=float) / 255
-    panels, titles = [], []
-    for word, weights in zip(words, attention, strict=True):
-        light = 0.2 + 0.8 * weights.reshape(side, side) / weights.max()
-        light = light.repeat(len(pixels) // side, axis=0).repeat(len(pixels) // side, axis=1)
-        panels.append((255 * pixels * light[..., None]).astype(numpy.uint8))
-        titles.append(f"{word}  {weights.max():.2f}")
+    panels = [light_up(picture, weights) for weights in attention]
+    titles = [f"{word}  {w.max():.2f}" for word, w in zip(words, attention, strict=True)]
     return show_pictures(panels, titles, columns=min(columns, len(panels)), size=size)
+
+
+def light_up(picture: Image.Image, weights) -> Image.Image:
+    """A picture in which each cell of a grid is as bright as its weight, the largest fully.
+
+    The cells are squares, all of the same number of pixels, so the picture becomes a square of
+    about 224 pixels.
+
+    Args:
+        picture: as the captioner saw it, so that the cells lie where they belong.
+        weights: one for each of L places, row by row; L is a square number.
+    """
+    weights = numpy.asarray(weights)
+    side = math.isqrt(len(weights))
+    if side * side != len(weights):
+        raise ValueError(f"{len(weights)} places are no square grid.")
+    cell = 224 // side
+    light = 0.2 + 0.8 * weights.reshape(side, side) / weights.max()
+    light = light.repeat(cell, axis=0).repeat(cell, axis=1)
+    pixels = numpy.asarray(picture.resize((side * cell, side * cell)), dtype=float)
+    return Image.fromarray((pixels * light[..., None]).astype(numpy.uint8))
 
 
 def learning_curves(history: Sequence[dict]) -> Figure:
