@@ -1,9 +1,12 @@
 """The explorers: figures that answer to the reader, worked with the mouse or the keyboard."""
 
 import html
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import ipywidgets
+from PIL import Image
 
 from convrnn_utils.data import read_image
 from convrnn_utils.plots import WordSearch, html_image, split_at_words
@@ -105,3 +108,18 @@ def picture_html(path: Path, text: str, style: str = "", longest: int = 240) -> 
     picture = read_image(path)
     picture.thumbnail((longest, longest))
     return html_image(picture, text, "jpeg", style)
+
+
+def read_upload(file: Mapping) -> Image.Image:
+    """The picture in a file that ``ipywidgets.FileUpload`` has received.
+
+    Raises:
+        ValueError: it is no picture, in a sentence for whoever chose it.
+    """
+    try:
+        return read_image(io.BytesIO(file["content"]))
+    except ValueError:
+        raise ValueError(
+            f"{file['name']} cannot be read as a picture; please choose a JPEG, PNG, WebP or GIF "
+            "file (a HEIC file from a telephone must be saved as JPEG first)."
+        ) from None

@@ -1,3 +1,4 @@
+import io
 import re
 
 import pytest
@@ -73,3 +74,26 @@ def test_controls_say_what_they_are(browser):
         "word", "previous", "next", "page",
     ]  # fmt: skip
     assert repr(browser) == "[caption browser: run this cell to use it]"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif"])
+def test_an_uploaded_picture_is_read(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7), "red").save(file, kind)
+    picture = widgets.read_upload({"name": f"mine.{kind}", "content": memoryview(file.getvalue())})
+    assert (picture.mode, picture.size) == ("RGB", (9, 7))
+
+
+def test_an_uploaded_file_that_is_no_picture_is_refused_in_a_sentence():
+    file = io.BytesIO()
+    Image.new("RGB", (99, 99), "red").save(file, "jpeg")
+    for name, content in (
+        ("notes.txt", b"dogs"),
+        ("no.jpg", b""),
+        ("b.jpg", file.getvalue()[:400]),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^{name} cannot be read as a picture; .*JPEG"
+        ) as caught:
+            widgets.read_upload({"name": name, "content": memoryview(content)})
+        assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
