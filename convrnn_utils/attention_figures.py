@@ -1,0 +1,413 @@
+"""Figures and explorers of notebook 06: where a captioner looked, and whether it looked right."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from convrnn_utils.data import read_image
+from convrnn_utils.plots import PALETTE, light_up
+from convrnn_utils.scene_model import Scene
+from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
+from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
+from convrnn_utils.widgets import Explorer
+
+# ---------------------------------------------------------------- captions with their maps
+
+
+class Written(NamedTuple):
+    """A caption, and where the model looked for each word of it.
+
+    Attributes:
+        words: T words, ``<end>`` the last of them unless the caption was cut.
+        log_probability: of the whole caption, in nats.
+        attention: (T, L) weights of the L places of the grid, row by row.
+    """
+
+    words: list[str]
+    log_probability: float
+    attention: numpy.ndarray
+
+
+@torch.inference_mode()
+def captions_of_beam(
+    model, image: Tensor, vocabulary: Vocabulary, beam_width: int = 3, max_words: int = 20
+) -> list[Written]:
+    """All captions that are in the beam at the end, the most probable first.
+
+    ``decoding.beam_search`` gives the first of them for many pictures at a time; this one is for
+    a single picture, and keeps the maps.
+
+    Args:
+        model: a captioner that attends, in evaluation mode.
+        image: what its ``start`` takes, (1, ...).
+        vocabulary: the model's.
+        beam_width: beginnings kept at every step, and captions at the end.
+        max_words: captions end here at the latest.
+    """
+    beams, state = [(0.0, [START], [])], model.start(image)  # log p, words, maps
+    for _ in range(max_words):
+        growing = [beam for beam in beams if beam[1][-1] != END]
+        if not growing:
+            break
+        words = torch.tensor([words[-1] for _, words, _ in growing], device=image.device)
+        logits, state, attention = model.step(words, state)
+        logits[:, [PAD, START, UNKNOWN]] = -torch.inf
+        best = logits.float().log_softmax(dim=1).topk(min(beam_width, logits.shape[1]), dim=1)
+        found = [(beam, None) for beam in beams if beam[1][-1] == END]
+        for row, (total, words, maps) in enumerate(growing):
+            weights = attention[row].float().cpu().numpy()
+            for step, word in zip(
+                best.values[row].tolist(), best.indices[row].tolist(), strict=True
+            ):
+                found.append(((total + step, [*words, word], [*maps, weights]), row))
+        found = sorted(found, key=lambda entry: -entry[0][0])[:beam_width]
+        beams = [beam for beam, _ in found]
+        rows = [row for beam, row in found if beam[1][-1] != END]
+        state = tuple(part[rows] for part in state)
+    return [
+        Written([vocabulary.words[word] for word in words[1:]], total, numpy.stack(maps))
+        for total, words, maps in beams
+    ]
+
+
+# ---------------------------------------------------------------- which thing a word is about
+
+
+def words_about(words: Sequence[str]) -> list[tuple[str, str] | None]:
+    """For each word of a caption of a scene what it tells, and of which shape.
+
+    ``("colour", "star")`` for "red" in "a small red star"; None for words that tell no size,
+    colour, pattern or shape of a single thing with a named shape. An adjective belongs to the
+    noun that follows, with only adjectives between, otherwise to the noun before it.
+    """
+    meanings = [LEXICON.get((word,), (None, None)) for word in words]
+    found: list[tuple[str, str] | None] = [None] * len(words)
+    shape = None  # of the last noun
+    waiting: list[int] = []
+    for place, (kind, value) in enumerate([*meanings, (None, None)]):
+        if kind in ATTRIBUTES:
+            waiting.append(place)
+            continue
+        if kind == "noun":
+            shape = None if value[1] else value[0]  # None in the plural
+            if shape:
+                found[place] = ("shape", shape)
+        for adjective in waiting:
+            if shape:
+                found[adjective] = (meanings[adjective][0], shape)
+        waiting = []
+        if kind == "tail" and shape:
+            found[place] = ("pattern", shape)
+    return found
+
+
+def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, str, int]]:
+    """The words that are about one thing of a scene: (place of the word, what it tells, thing).
+
+    Only shapes that exactly one thing of the scene has count: then it is certain which is meant.
+    """
+    shapes = [thing.shape for thing in scene.things]
+    return [
+        (place, about[0], shapes.index(about[1]))
+        for place, about in enumerate(words_about(words))
+        if about and shapes.count(about[1]) == 1
+    ]
+
+
+def places_of(mask: numpy.ndarray, side: int, least: float = 0.1) -> numpy.ndarray:
+    """The places of a grid, side · side of True and False, that a thing covers in part.
+
+    Args:
+        mask: the thing's pixels, (H, H) of True and False.
+        side: places in a row of the grid; H is a multiple of it.
+        least: share of a place's pixels that the thing must cover.
+    """
+    if len(mask) % side:
+        raise ValueError(f"a mask of {len(mask)} pixels cannot be cut into {side} equal parts.")
+    cell = len(mask) // side
+    covered = numpy.asarray(mask, dtype=float).reshape(side, cell, side, cell).mean(axis=(1, 3))
+    return (covered >= least).flatten()
+
+
+def weight_on(attention: numpy.ndarray, mask: numpy.ndarray) -> float:
+    """The share of a map's weight that lies on the places of a thing (see ``places_of``).
+
+    Args:
+        attention: (L,) weights that sum to 1.
+        mask: the thing's pixels.
+    """
+    return float(numpy.asarray(attention)[places_of(mask, math.isqrt(len(attention)))].sum())
+
+
+# ---------------------------------------------------------------- figures
+
+
+def show_film_strip(
+    picture: Image.Image,
+    words: Sequence[str],
+    attention,
+    tracks: Mapping[str, Sequence[float]],
+) -> Figure:
+    """A caption as a film: a frame a word, lit where the model looked, and numbers below it.
+
+    Args:
+        picture: as the captioner saw it.
+        words: T words.
+        attention: (T, L) weights of the L places.
+        tracks: by name, one number a word, drawn as bars under the frames.
+    """
+    frames = [numpy.asarray(light_up(picture, weights).resize((112, 112))) for weights in attention]
+    film = numpy.zeros((148, 122 * len(frames), 3), dtype=numpy.uint8)
+    for number, frame in enumerate(frames):
+        film[18:130, 122 * number + 5 : 122 * number + 117] = frame
+    for x in range(8, film.shape[1] - 8, 20):  # the perforation
+        film[5:13, x : x + 10] = film[135:143, x : x + 10] = 235
+    figure, axes = plt.subplots(
+        1 + len(tracks), 1, figsize=(1.0 * len(frames) + 0.9, 1.55 + 0.85 * len(tracks)),
+        sharex=True, height_ratios=[1.5] + [0.8] * len(tracks), squeeze=False,
+    )  # fmt: skip
+    centres = 122 * numpy.arange(len(frames)) + 61
+    strip = axes[0, 0]
+    strip.imshow(film, aspect="auto", interpolation="nearest")
+    strip.set_yticks([])
+    strip.tick_params(axis="x", labelbottom=False, labeltop=True, length=0)
+    strip.set_xticks(centres, list(words), fontsize=11)
+    strip.grid(False)
+    for number, (axis, (name, values)) in enumerate(zip(axes[1:, 0], tracks.items(), strict=True)):
+        axis.bar(centres, list(values), width=80, color=PALETTE[number])
+        axis.set_ylabel(name, fontsize=9)
+        axis.tick_params(axis="x", labelbottom=False, labeltop=False)
+        axis.grid(False, axis="x")
+        for x, value in zip(centres, values, strict=True):
+            axis.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+        axis.set_ylim(0, 1.3 * max(*values, 1e-9))
+    return figure
+
+
+def show_on_things(
+    panels: Sequence[tuple[Image.Image, numpy.ndarray, numpy.ndarray, str]], columns: int = 4
+) -> Figure:
+    """Maps and the outline of the thing that was named, side by side.
+
+    Args:
+        panels: for each the picture, the weights (L,) of its places, the thing's mask, and a text.
+        columns: panels in a row.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.65 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (picture, weights, mask, text) in zip(axes.flat, panels, strict=False):
+        lit = light_up(picture, weights)
+        axis.imshow(lit, extent=(-0.5, len(mask) - 0.5, len(mask) - 0.5, -0.5))
+        for width, colour in ((3.5, "black"), (1.8, "white")):
+            axis.contour(mask, levels=[0.5], colors=[colour], linewidths=[width])
+        axis.set_title(text, fontsize=9)
+    return figure
+
+
+def show_bars(
+    groups: Mapping[str, Mapping[str, float]], label: str, lines: Mapping[str, float] | None = None
+) -> Figure:
+    """Bars in groups: a colour and a hatch for each kind of bar, its number above it.
+
+    Args:
+        groups: by the name of a group, by the name of a bar, its height.
+        label: what the height is.
+        lines: heights to draw across all groups, by name.
+    """
+    names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
+    figure, axis = plt.subplots(figsize=(max(5.0, 0.55 * len(groups) * len(names) + 1.8), 3.3))
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        places = [group + width * (number - (len(names) - 1) / 2) for group in range(len(groups))]
+        heights = [bars.get(name, math.nan) for bars in groups.values()]
+        axis.bar(
+            places, heights, width, label=name, color=PALETTE[number], edgecolor="black",
+            hatch=["", "//", "..", "xx"][number % 4], linewidth=0.5,
+        )  # fmt: skip
+        for x, height in zip(places, heights, strict=True):
+            if not math.isnan(height):
+                axis.text(x, height, f"{height:.2f}", ha="center", va="bottom", fontsize=8)
+    for name, height in (lines or {}).items():
+        axis.axhline(height, color="black", ls="--", lw=1)
+        axis.text(len(groups) - 0.45, height, name, ha="right", va="bottom", fontsize=9)
+    axis.set_xticks(range(len(groups)), list(groups))
+    axis.set(ylabel=label)
+    axis.grid(False, axis="x")
+    axis.margins(y=0.12)
+    if len(names) > 1:
+        axis.legend(fontsize=9, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return figure
+
+
+# ---------------------------------------------------------------- explorer
+
+
+def attention_explorer(
+    write: Callable[[Image.Image], Sequence[Written]], pictures: Mapping[str, Path]
+) -> Explorer:
+    """Follow a caption word by word, and a place of the picture over the words.
+
+    One chooses a picture or loads one of one's own, a caption of the beam, a word, and a place of
+    the grid. Everything can be reached with the keyboard; with a mouse, the weight of a place is
+    shown while the pointer is on it.
+
+    Args:
+        write: gives the captions in the beam for a picture, best first.
+        pictures: the files to choose from, by name.
+    """
+    picture = ipywidgets.Dropdown(options=list(pictures), description="picture")
+    upload = ipywidgets.FileUpload(accept="image/*", description="your own picture")
+    caption = ipywidgets.Dropdown(description="caption")
+    caption.layout.width = "40em"
+    word = ipywidgets.IntSlider(value=1, min=1, max=1, description="word")
+    back = ipywidgets.Button(description="previous", tooltip="one word back")
+    further = ipywidgets.Button(description="next", tooltip="one word on")
+    row = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="place: row")
+    column = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="column")
+    for control in (back, further):
+        control.layout.width = "7em"
+    for control in (row, column):
+        control.layout.width = "11em"
+    result = ipywidgets.HTML()
+    shown: Image.Image | None = None
+    written: Sequence[Written] = []
+    quiet = False  # while several controls change together, so that it is drawn once
+
+    def show(_=None) -> None:
+        if quiet:
+            return
+        one = written[caption.index]
+        back.disabled, further.disabled = word.value == 1, word.value == word.max
+        result.value = attention_html(shown, one, word.value - 1, row.value - 1, column.value - 1)
+
+    def choose_caption(_=None) -> None:
+        nonlocal quiet
+        if quiet:
+            return
+        quiet = True
+        one = written[caption.index]
+        word.value, word.max = 1, len(one.words)
+        side = math.isqrt(one.attention.shape[1])
+        row.max = column.max = side
+        brightest = int(one.attention.max(axis=0).argmax())
+        row.value, column.value = brightest // side + 1, brightest % side + 1
+        quiet = False
+        show()
+
+    def read(image: Image.Image) -> None:
+        nonlocal shown, written, quiet
+        shown, written = image, write(image)
+        quiet = True
+        caption.options = [
+            f"{number}: {' '.join(one.words)} ({one.log_probability:.1f})"
+            for number, one in enumerate(written, start=1)
+        ]
+        caption.index = 0
+        quiet = False
+        choose_caption()
+
+    def choose_picture(_=None) -> None:
+        read(read_image(pictures[picture.value]))
+
+    def take_upload(_=None) -> None:
+        if not upload.value:
+            return
+        file = upload.value[-1]
+        try:
+            image = read_image(io.BytesIO(bytes(file["content"])))
+        except ValueError:
+            name = html.escape(file["name"])
+            result.value = f'<p role="status">{name} cannot be read as a picture; try another.</p>'
+            return
+        read(image)
+
+    def turn(button: ipywidgets.Button) -> None:
+        word.value += 1 if button is further else -1
+
+    picture.observe(choose_picture, "value")
+    upload.observe(take_upload, "value")
+    caption.observe(choose_caption, "index")
+    for control in (word, row, column):
+        control.observe(show, "value")
+    back.on_click(turn)
+    further.on_click(turn)
+    choose_picture()
+    lines = ([picture, upload], [caption], [word, back, further, row, column])
+    boxes = [ipywidgets.HBox(line) for line in lines]
+    for box in boxes:
+        box.layout.flex_flow = "row wrap"
+    return Explorer("attention, word by word", [*boxes, result])
+
+
+def attention_html(
+    picture: Image.Image, written: Written, word: int, row: int, column: int, size: int = 300
+) -> str:
+    """One word of a caption as HTML: the picture under its grid, and one place over all words.
+
+    Args:
+        picture: any size; it is drawn as a square, as the captioner saw it.
+        written: the caption and its maps.
+        word, row, column: the word and the place that are chosen, counted from 0.
+        size: of the picture on the page in pixels.
+    """
+    side = math.isqrt(written.attention.shape[1])
+    weights = written.attention[word].reshape(side, side)
+    of_place = written.attention[:, side * row + column]
+    best = divmod(int(weights.argmax()), side)
+    said = (
+        f"Word {word + 1} of {len(written.words)}: “{written.words[word]}”. The largest weight, "
+        f"{weights.max():.2f}, is at row {best[0] + 1}, column {best[1] + 1}. The place at row "
+        f"{row + 1}, column {column + 1} has {weights[row, column]:.2f}; its largest weight is "
+        f"{of_place.max():.2f}, for “{written.words[int(of_place.argmax())]}”."
+    )
+    file = io.BytesIO()
+    picture.resize((size, size)).save(file, "JPEG", quality=85)
+    address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    cell = size / side
+    cells = "".join(
+        f'<rect x="{cell * x:.1f}" y="{cell * y:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+        f'fill="black" fill-opacity="{0.8 * (1 - weights[y, x] / weights.max()):.2f}" '
+        f'stroke="white" stroke-opacity="0.25" stroke-width="0.5">'
+        f"<title>row {y + 1}, column {x + 1}: {weights[y, x]:.3f}</title></rect>"
+        for y in range(side)
+        for x in range(side)
+    )
+    chosen = "".join(
+        f'<rect x="{cell * column:.1f}" y="{cell * row:.1f}" width="{cell:.1f}" '
+        f'height="{cell:.1f}" fill="none" stroke="{colour}" stroke-width="{width}" '
+        'pointer-events="none"/>'
+        for colour, width in (("black", 4), ("white", 2))
+    )
+    grid = (
+        f'<svg width="{size}" height="{size}" role="img" aria-label="{html.escape(said)}">'
+        f'<image href="{address}" width="{size}" height="{size}"/>{cells}{chosen}</svg>'
+    )
+    bars = "".join(
+        f"<tr{' style=font-weight:bold' if number == word else ''}>"
+        f"<td>{html.escape(text)}</td><td>{weight:.2f}</td>"
+        f'<td><div style="background:#0173b2;height:0.7em;width:{100 * weight:.1f}px"></div></td>'
+        "</tr>"
+        for number, (text, weight) in enumerate(zip(written.words, of_place, strict=True))
+    )
+    table = (
+        f"<table><caption>weight of the place at row {row + 1}, column {column + 1}</caption>"
+        f"{bars}</table>"
+    )
+    return (
+        f'<p role="status">{html.escape(said)}</p>'
+        f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{grid}{table}</div>'
+    )
