@@ -1,0 +1,218 @@
+"""One photograph in; its caption, where the captioner looked and what else it thought of, out."""
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from convrnn_utils.data import read_image
+from convrnn_utils.decoding import beam_search
+from convrnn_utils.plots import PALETTE, html_image, light_up
+from convrnn_utils.text import PAD, START, UNKNOWN, Vocabulary
+from convrnn_utils.widgets import Explorer, read_upload
+
+
+class Caption(NamedTuple):
+    """What a captioner that attends wrote about a picture.
+
+    Attributes:
+        words: T words.
+        attention: the weights (T, L) with which it looked at the L places before each word.
+        choices: for each word the five most probable ones at that point with their
+            probabilities, and the word that was written, should it not be among them.
+        log_probability: of the whole caption, its end included, in nats.
+    """
+
+    words: list[str]
+    attention: numpy.ndarray
+    choices: list[dict[str, float]]
+    log_probability: float
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+@torch.inference_mode()
+def caption_picture(
+    model,
+    vocabulary: Vocabulary,
+    picture: Image.Image,
+    beam_width: int = 1,
+    length_power: float = 0.0,
+) -> Caption:
+    """Write a caption for one picture.
+
+    Args:
+        model: a captioner that attends, such as ``ShowAttendTell``, in evaluation mode.
+        vocabulary: the model's.
+        picture: of any size.
+        beam_width, length_power: see ``beam_search``; a beam of 1 is greedy search.
+    """
+    pictures = model.cnn.preprocess(picture).unsqueeze(0).to(next(model.parameters()).device)
+    features = model.cnn(pictures)  # (1, L, D)
+    ids = beam_search(model, features, beam_width=beam_width, length_power=length_power)
+    read = torch.cat((torch.full_like(ids[:, :1], START), ids[:, :-1]), dim=1)
+    logits, attention = model.forward_with_attention(features, read)
+    logits[..., [PAD, START, UNKNOWN]] = -torch.inf  # never written
+    probabilities = logits[0].softmax(dim=1)  # (T, V)
+    written = probabilities.gather(1, ids[0].unsqueeze(1)).squeeze(1)
+
+    words = vocabulary.decode(ids[0]).split()
+    choices = []
+    for step, word, probability in zip(probabilities, words, written.tolist(), strict=False):
+        best, numbers = step.topk(min(5, len(step)))
+        named = [vocabulary.words[number] for number in numbers.tolist()]
+        choices.append({**dict(zip(named, best.tolist(), strict=True)), word: probability})
+    weights = attention[0, : len(words)].cpu().numpy()
+    return Caption(words, weights, choices, written.log().sum().item())
+
+
+def place_of_most(weights: Sequence[float]) -> tuple[int, int]:
+    """Row and column, counted from 1, of the largest of L weights on a square grid."""
+    side = math.isqrt(len(weights))
+    row, column = divmod(int(numpy.argmax(weights)), side)
+    return row + 1, column + 1
+
+
+def show_step(picture: Image.Image, caption: Caption, number: int) -> Figure:
+    """How one word of a caption comes about: the grid of places, the look, the choice.
+
+    Args:
+        picture: as the captioner saw it.
+        caption: what it wrote.
+        number: which word, counted from 1.
+    """
+    weights, choices = caption.attention[number - 1], caption.choices[number - 1]
+    side = math.isqrt(len(weights))
+    lit = light_up(picture, weights)
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), width_ratios=(1, 1, 0.8))
+    for axis, shown in zip(axes, (picture.resize(lit.size), lit), strict=False):
+        axis.imshow(shown)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    for line in numpy.linspace(0, lit.width, side + 1)[1:-1] - 0.5:
+        axes[0].axhline(line, color="white", lw=0.8)
+        axes[0].axvline(line, color="white", lw=0.8)
+    before = " ".join(caption.words[: number - 1]) or "the start"
+    axes[0].set_title(f"1  The CNN makes features\nof {side} × {side} places")
+    axes[1].set_title(f"2  After “{before}”\nthe LSTM looks here")
+    axes[2].set_title("3  and the next word is")
+    _draw_choices(axes[2], choices, caption.words[number - 1])
+    return figure
+
+
+def _draw_choices(axis, choices: Mapping[str, float], written: str) -> None:
+    """Bars for the probabilities of words; the one that was written is dark."""
+    colours = [PALETTE[0] if word == written else "0.75" for word in choices]
+    axis.barh(range(len(choices)), list(choices.values()), color=colours)
+    axis.set(xlabel="probability", xlim=(0, 1), yticks=range(len(choices)))
+    axis.set_yticklabels(choices, fontsize=12)
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+
+
+# ---------------------------------------------------------------- the explorer
+
+
+def caption_explorer(
+    write: Callable[[Image.Image, int], Caption], paths: Sequence[Path]
+) -> Explorer:
+    """Caption a photograph, of the course or one's own, and go through the caption word by word.
+
+    A file that is uploaded stays in memory, and joins the list of photographs.
+
+    Args:
+        write: ``write(picture, beam_width)`` gives the caption.
+        paths: the photographs to begin with.
+    """
+    photographs = {path.stem: path for path in paths}
+    uploaded: dict[str, Image.Image] = {}
+    photograph = ipywidgets.Dropdown(options=list(photographs), description="photo")
+    upload = ipywidgets.FileUpload(accept="image/*", description="your own")
+    width = ipywidgets.IntSlider(
+        value=1, min=1, max=5, description="beam width", continuous_update=False
+    )
+    number = ipywidgets.IntSlider(value=0, min=0, max=1, description="word")
+    message, result = ipywidgets.HTML(), ipywidgets.HTML()
+    picture: Image.Image = read_image(paths[0])
+    caption = write(picture, 1)
+
+    def show(_=None) -> None:
+        result.value = _explained(picture, caption, number.value)
+
+    def write_again(_=None) -> None:
+        nonlocal picture, caption
+        name = photograph.value
+        picture = uploaded[name] if name in uploaded else read_image(photographs[name])
+        caption = write(picture, width.value)
+        number.unobserve(show, "value")  # so that it is drawn once
+        number.value, number.max = 0, len(caption.words)
+        number.observe(show, "value")
+        show()
+
+    def receive(_=None) -> None:
+        if not upload.value:
+            return
+        file = upload.value[-1]
+        try:
+            received = read_upload(file)
+        except ValueError as error:
+            message.value = f'<p role="alert">{html.escape(str(error))}</p>'
+            return
+        message.value = ""
+        name = f"{file['name']} (yours)"
+        uploaded[name] = received
+        photograph.options = [*photographs, *uploaded]
+        if photograph.value == name:  # the same name again, with other content
+            write_again()
+        photograph.value = name
+
+    photograph.observe(write_again, "value")
+    width.observe(write_again, "value")
+    number.observe(show, "value")
+    upload.observe(receive, "value")
+    number.max = len(caption.words)
+    show()
+    controls = ipywidgets.HBox([photograph, upload, width, number])
+    controls.layout.flex_flow = "row wrap"
+    return Explorer("captions, word by word", [controls, message, result])
+
+
+def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
+    """The picture, lit for one word of its caption (or whole, for 0), as HTML with words."""
+    marked = [html.escape(word) for word in caption.words]
+    if number == 0:
+        side = light_up(picture, caption.attention[0]).size
+        shown, chosen = picture.resize(side), ""
+        said = "The whole picture, as the captioner sees it. Move to word 1, 2 and on."
+    else:
+        word, weights = caption.words[number - 1], caption.attention[number - 1]
+        choices = caption.choices[number - 1]
+        shown = light_up(picture, weights)
+        marked[number - 1] = f"<mark>{marked[number - 1]}</mark>"
+        row, column = place_of_most(weights)
+        grid = math.isqrt(len(weights))
+        said = (
+            f"Word {number} of {len(marked)}, “{word}”: probability {choices[word]:.2f}. It looked "
+            f"most at row {row}, column {column} of {grid} × {grid} (weight {weights.max():.2f})."
+        )
+        items = "".join(
+            f'<li>{html.escape(other)} <meter value="{probability:.3f}">{probability:.2f}</meter> '
+            f"{probability:.2f}</li>"
+            for other, probability in choices.items()
+        )
+        chosen = f"<div><p>What could have come here:</p><ol>{items}</ol></div>"
+    image = html_image(shown, f"{caption}. {said}", "jpeg", "width:20em")
+    return (
+        f'<p style="font-size:larger">{" ".join(marked)}</p><p role="status">'
+        f"{html.escape(said)} Log-probability of the caption: {caption.log_probability:.1f}.</p>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:1em">{image}{chosen}</div>'
+    )
