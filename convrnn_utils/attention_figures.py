@@ -1,8 +1,6 @@
 """Figures and explorers of notebook 06: where a captioner looked, and whether it looked right."""
 
-import base64
 import html
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from convrnn_utils.data import read_image
-from convrnn_utils.plots import PALETTE, light_up
+from convrnn_utils.plots import PALETTE, html_image, light_up
 from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
-from convrnn_utils.widgets import Explorer
+from convrnn_utils.widgets import Explorer, read_upload
 
 # ---------------------------------------------------------------- captions with their maps
 
@@ -326,12 +324,10 @@ def attention_explorer(
     def take_upload(_=None) -> None:
         if not upload.value:
             return
-        file = upload.value[-1]
         try:
-            image = read_image(io.BytesIO(bytes(file["content"])))
-        except ValueError:
-            name = html.escape(file["name"])
-            result.value = f'<p role="status">{name} cannot be read as a picture; try another.</p>'
+            image = read_upload(upload.value[-1])
+        except ValueError as error:
+            result.value = f'<p role="status">{html.escape(str(error))}</p>'
             return
         read(image)
 
@@ -374,9 +370,6 @@ def attention_html(
         f"{row + 1}, column {column + 1} has {weights[row, column]:.2f}; its largest weight is "
         f"{of_place.max():.2f}, for “{written.words[int(of_place.argmax())]}”."
     )
-    file = io.BytesIO()
-    picture.resize((size, size)).save(file, "JPEG", quality=85)
-    address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     cell = size / side
     cells = "".join(
         f'<rect x="{cell * x:.1f}" y="{cell * y:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
@@ -392,9 +385,11 @@ def attention_html(
         'pointer-events="none"/>'
         for colour, width in (("black", 4), ("white", 2))
     )
+    image = html_image(picture.resize((size, size)), said, "jpeg")
+    square = f'width="{size}" height="{size}"'
     grid = (
-        f'<svg width="{size}" height="{size}" role="img" aria-label="{html.escape(said)}">'
-        f'<image href="{address}" width="{size}" height="{size}"/>{cells}{chosen}</svg>'
+        f'<div style="position:relative;line-height:0">{image}'
+        f'<svg {square} style="position:absolute;left:0;top:0">{cells}{chosen}</svg></div>'
     )
     bars = "".join(
         f"<tr{' style=font-weight:bold' if number == word else ''}>"
