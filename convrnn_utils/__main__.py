@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from convrnn_utils import data, metrics
-from convrnn_utils.checkpoints import DECODERS, load_model, save_model
+from convrnn_utils.checkpoints import DECODERS, SHIPPED_CAPTIONER, load_model, save_model
 from convrnn_utils.decoding import (
     attention_of,
     beam_search,
@@ -20,12 +20,11 @@ from convrnn_utils.decoding import (
     log_probability,
 )
 from convrnn_utils.encoders import create_encoder
-from convrnn_utils.env import data_folder, describe, device, repository
+from convrnn_utils.env import data_folder, describe, device
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import train
 
-SHIPPED_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_rnn.safetensors"
 DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco}
 
 
@@ -63,10 +62,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="how a picture may be seen in training",
     )
     training.add_argument("--epochs", type=int, default=8)
-    training.add_argument("--batch-size", type=int, default=64, help="captions a step")
+    training.add_argument(
+        "--batch-size", type=int, default=64, help="captions a step, or pictures with --by-picture"
+    )
+    training.add_argument(
+        "--by-picture",
+        action="store_true",
+        help="a step takes pictures with five captions each, and reads each picture once",
+    )
     training.add_argument("--learning-rate", type=float, default=1e-3)
     training.add_argument("--embed-size", type=int, default=512)
     training.add_argument("--hidden-size", type=int, default=512)
+    training.add_argument("--attention-size", type=int, default=256, help="of --decoder attention")
     training.add_argument("--dropout", type=float, default=0.4)
     training.add_argument("--label-smoothing", type=float, default=0.1)
     training.add_argument("--weight-decay", type=float, default=0.0)
@@ -129,25 +136,28 @@ def train_and_score(options: argparse.Namespace) -> None:
     encoder = create_encoder(options.encoder).to(device())
     splits = {name: data.load_split(folder, name) for name in ("train", "val", "test")}
     features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
-    views = data.Views([features(splits["train"], view=view) for view in options.views])
+    views = data.Views({view: features(splits["train"], view=view) for view in options.views})
     validation, test = features(splits["val"]), features(splits["test"])
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
     print(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
+    sizes = {"attention_size": options.attention_size} if options.decoder == "attention" else {}
     model = DECODERS[options.decoder](
         options.embed_size,
         options.hidden_size,
         len(vocabulary),
         dropout=options.dropout,
         cnn=encoder,
+        **sizes,
     ).to(device())
     run = options.folder or data_folder() / "checkpoints" / (
         f"{options.data}-{options.encoder}-{options.decoder}"
     )
+    dataset = data.PictureDataset if options.by_picture else data.CaptionDataset
     history = train(
         model,
-        data.CaptionDataset(splits["train"], views, vocabulary),
+        dataset(splits["train"], views, vocabulary),
         data.CaptionDataset(splits["val"], validation, vocabulary),
         run,
         epochs=options.epochs,
@@ -159,11 +169,14 @@ def train_and_score(options: argparse.Namespace) -> None:
         seed=options.seed,
         on_epoch=lambda history: print(_epoch_line(history[-1]), flush=True),
     )
+    best = max(history, key=lambda entry: entry["cider"])
+    facts = {"data": options.data, "metrics": {"validation": best}}
+    save_model(run / "best.safetensors", model, vocabulary, half=True, **facts)
+    model = load_model(run / "best.safetensors")[0].to(device())  # what is scored is what is kept
     written = caption_all(model, test, vocabulary)
     scores = metrics.score(splits["test"].references(), candidates(splits["test"].ids, written))
-    best = max(history, key=lambda entry: entry["cider"])
-    facts = {"data": options.data, "metrics": {"validation": best, "test": scores}}
-    save_model(run / "best.safetensors", model, vocabulary, **facts)
+    facts["metrics"]["test"] = scores
+    save_model(run / "best.safetensors", model, vocabulary, half=True, **facts)
     print(f"{run / 'best.safetensors'}: epoch {best['epoch']}, the best CIDEr on val")
     _print_scores(splits["test"], "greedy", scores)
 

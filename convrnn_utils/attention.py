@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from convrnn_utils.decoders import captions_each
 from convrnn_utils.encoders import ImageEncoder, create_encoder
 from convrnn_utils.env import check_shape
 
@@ -19,12 +20,14 @@ class ShowAttendTell(nn.Module):
     not a number; and the output layer shares its weights with the embedding (arXiv:1608.05859).
 
     ``images`` may be pictures, (B, 3, S, S) of bytes, or grids of features (B, L, D) that the
-    frozen CNN made of them (see ``data.cached_features``).
+    frozen CNN made of them (see ``data.cached_features``). There may be several captions a
+    picture, n · B in all, those of a picture one after the other: its places are then read once.
 
     Args:
         embed_size: width of a word embedding.
-        hidden_size: width of the state, of keys, queries and values.
+        hidden_size: width of the state and of the values.
         vocab_size: number of words, the special ones included.
+        attention_size: width of keys and queries; without it ``hidden_size``.
         dropout: share of embeddings and outputs set to zero in training.
         gated: multiply the context by the gate β (section 4.2.1 of the paper).
         cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
@@ -35,26 +38,29 @@ class ShowAttendTell(nn.Module):
         embed_size: int,
         hidden_size: int,
         vocab_size: int,
+        attention_size: int | None = None,
         dropout: float = 0.0,
         gated: bool = True,
         cnn: ImageEncoder | None = None,
     ):
         super().__init__()
+        attention_size = attention_size or hidden_size
         self.arguments = {
             "embed_size": embed_size,
             "hidden_size": hidden_size,
             "vocab_size": vocab_size,
+            "attention_size": attention_size,
             "dropout": dropout,
             "gated": gated,
         }
         self.cnn = cnn if cnn is not None else create_encoder("resnet50")
-        self.norm = nn.LayerNorm(self.cnn.dim)
-        self.key = nn.Linear(self.cnn.dim, hidden_size)
+        self.norm = nn.LayerNorm(self.cnn.dim, elementwise_affine=False)
+        self.key = nn.Linear(self.cnn.dim, attention_size)
         self.value = nn.Linear(self.cnn.dim, hidden_size)
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.score = nn.Linear(hidden_size, 1, bias=False)
+        self.query = nn.Linear(hidden_size, attention_size)
+        self.score = nn.Linear(attention_size, 1, bias=False)
         self.gate = nn.Linear(hidden_size, hidden_size) if gated else None
-        self.first_state = nn.Linear(self.cnn.dim, 2 * hidden_size)
+        self.first_state = nn.Linear(hidden_size, 2 * hidden_size)
         self.embed = nn.Embedding(vocab_size, embed_size)
         self.cell = nn.LSTMCell(embed_size + hidden_size, hidden_size)
         self.combine = nn.Linear(embed_size + 2 * hidden_size, embed_size)
@@ -63,32 +69,43 @@ class ShowAttendTell(nn.Module):
         self.embed.weight.data.uniform_(-0.1, 0.1)
 
     def start(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Keys and values of all places, (B, L, H) each, and the first state, (B, H) twice."""
+        """Keys (B, L, A) and values (B, L, H) of all places, and the first state, (B, H) twice."""
         grid = self.cnn(images) if images.dtype == torch.uint8 else images.float()
         grid = self.norm(grid)
-        hidden, cell = self.first_state(grid.mean(dim=1)).tanh().chunk(2, dim=1)
-        return self.key(grid), self.value(grid), hidden, cell
+        values = self.value(grid)
+        hidden, cell = self.first_state(values.mean(dim=1)).tanh().chunk(2, dim=1)
+        return self.key(grid), values, hidden, cell
 
     def attend(self, keys: Tensor, values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The context (B, H), and the weights (B, L) of the places, which sum to 1.
+        """The context of each state, and the weights of the places, which sum to 1.
+
+        Args:
+            keys, values: (B, L, A) and (B, L, H).
+            hidden: n states a picture, (n · B, H).
+
+        Returns:
+            context (n · B, H) and weights (n · B, L).
 
         Source: equations 4 to 6 and 13 of the paper; the score is Bahdanau's (arXiv:1409.0473).
         """
-        scores = self.score(torch.tanh(keys + self.query(hidden).unsqueeze(1))).squeeze(2)
-        weights = scores.softmax(dim=1)
-        context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)
+        queries = self.query(hidden).unflatten(0, (len(keys), -1))  # (B, n, A)
+        sums = keys.unsqueeze(1) + queries.unsqueeze(2)  # (B, n, L, A)
+        weights = self.score(torch.tanh(sums)).squeeze(3).softmax(dim=2)
+        context = torch.bmm(weights, values).flatten(0, 1)
         if self.gate is not None:
             context = torch.sigmoid(self.gate(hidden)) * context
-        return context, weights
+        return context, weights.flatten(0, 1)
 
     def forward(self, images: Tensor, captions: Tensor) -> Tensor:
-        """Scores (B, T, vocab_size) for images and captions (B, T)."""
+        """Scores (n · B, T, vocab_size) for images (B, ...) and captions (n · B, T)."""
         return self.forward_with_attention(images, captions)[0]
 
     def forward_with_attention(self, images: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``forward`` gives, and the weights (B, T, L) with which each word was chosen."""
-        keys, values, hidden, cell = self.start(images)
-        check_shape(keys, len(captions), "L", "H")
+        """What ``forward`` gives, and the weights (n · B, T, L) with which words were chosen."""
+        keys, values, *state = self.start(images)
+        each = captions_each(keys, captions)
+        hidden, cell = (part.repeat_interleave(each, dim=0) for part in state)
+        check_shape(hidden, len(captions), "H")
         embeddings = self.dropout(self.embed(captions))
         states, attention = [], []
         for embedding in embeddings.unbind(dim=1):

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import create_encoder
+from convrnn_utils.env import repository
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 
 FORMAT = "convrnn-checkpoint-1"
 DECODERS = {"rnn": ConvRNN, "attention": ShowAttendTell}
+
+# The models that come with the course, both trained on Flickr8k.
+SHIPPED_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_attention.safetensors"
+DOCUMENT_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_rnn.safetensors"
 
 
 def write_file(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
@@ -93,7 +98,11 @@ def describe_model(model: ConvRNN | ShowAttendTell) -> dict:
 
 
 def save_model(
-    path: Path, model: ConvRNN | ShowAttendTell, vocabulary: Vocabulary, **facts
+    path: Path,
+    model: ConvRNN | ShowAttendTell,
+    vocabulary: Vocabulary,
+    half: bool = False,
+    **facts,
 ) -> None:
     """Write a trained model with its vocabulary, and what else should be known of it.
 
@@ -101,10 +110,14 @@ def save_model(
         path: the file, ``NAME.safetensors``.
         model: the model; a frozen encoder's weights are left out.
         vocabulary: the words that it was trained with.
+        half: round the weights to fp16, which halves the file.
         facts: JSON values, such as ``metrics={...}`` and ``data="flickr8k"``.
     """
     content = {"model": describe_model(model), "vocabulary": vocabulary.own_words, **facts}
-    write_file(path, trained_weights(model), content)
+    weights = trained_weights(model)
+    if half:
+        weights = {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}
+    write_file(path, weights, content)
 
 
 def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:

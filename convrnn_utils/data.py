@@ -25,6 +25,7 @@ from convrnn_utils.text import PAD, Vocabulary
 
 __all__ = [
     "CaptionDataset",
+    "PictureDataset",
     "Pictures",
     "Split",
     "Views",
@@ -140,19 +141,19 @@ class Views:
     """N pictures that are there in several views: which one is given out is a matter of chance.
 
     Args:
-        views: arrays of N rows, row i of each belonging to picture i.
+        views: arrays of N rows by the name of the view; row i of each belongs to picture i.
     """
 
-    def __init__(self, views: Sequence):
-        self.views = views
+    def __init__(self, views: dict[str, numpy.ndarray]):
+        self.names, self.arrays = list(views), list(views.values())
 
     def __len__(self) -> int:
-        return len(self.views[0])
+        return len(self.arrays[0])
 
     def __getitem__(self, rows: Sequence[int]):
         """Rows (B, ...), each of a view drawn by lot with torch's generator."""
-        chosen = torch.randint(len(self.views), (len(rows),)).tolist()
-        return numpy.stack([self.views[view][row] for view, row in zip(chosen, rows, strict=True)])
+        chosen = torch.randint(len(self.arrays), (len(rows),)).tolist()
+        return numpy.stack([self.arrays[view][row] for view, row in zip(chosen, rows, strict=True)])
 
 
 def cached_features(
@@ -240,12 +241,50 @@ class CaptionDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def length(self, index: int) -> int:
+        """Words of the caption of a pair, the special ones included."""
+        return len(self.pairs[index][1])
+
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The inputs (B, ...) and the padded captions (B, T) of the pairs ``indices``."""
-        rows = [self.pairs[index][0] for index in indices]
-        inputs = self.inputs[rows]
-        captions = pad_captions([self.pairs[index][1] for index in indices])
-        return inputs if torch.is_tensor(inputs) else torch.from_numpy(inputs), captions
+        inputs = self.inputs[[self.pairs[index][0] for index in indices]]
+        return torch.as_tensor(inputs), pad_captions([self.pairs[index][1] for index in indices])
+
+
+class PictureDataset(CaptionDataset):
+    """Pictures, each with several of its captions, so that a batch reads a picture only once.
+
+    Args:
+        split, inputs, vocabulary, max_words: see ``CaptionDataset``.
+        captions_each: captions a picture; where there are more, the first ones are taken.
+
+    Raises:
+        ValueError: a picture has fewer captions.
+    """
+
+    def __init__(self, split, inputs, vocabulary, max_words: int = 40, captions_each: int = 5):
+        fewest = min(len(captions) for captions in split.captions)
+        if fewest < captions_each:
+            raise ValueError(
+                f"a picture of {split.name} has {fewest}, not {captions_each} captions."
+            )
+        super().__init__(split, inputs, vocabulary, max_words)
+        captions: list[list[list[int]]] = [[] for _ in range(len(split))]
+        for row, caption in self.pairs:
+            captions[row].append(caption)
+        self.captions = [group[:captions_each] for group in captions]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def length(self, index: int) -> int:
+        """Words of the longest caption of a picture, the special ones included."""
+        return max(len(caption) for caption in self.captions[index])
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The inputs (B, ...) of pictures and their padded captions (B · captions_each, T)."""
+        captions = [caption for row in indices for caption in self.captions[row]]
+        return torch.as_tensor(self.inputs[list(indices)]), pad_captions(captions)
 
 
 def _cut(ids: list[int], max_words: int) -> list[int]:
@@ -259,7 +298,7 @@ def pad_captions(captions: Sequence[Sequence[int]]) -> Tensor:
 
 
 def batch_indices(dataset: CaptionDataset, batch_size: int, seed: int) -> list[list[int]]:
-    """All indices of a data set in batches of captions of about equal length, in random order.
+    """All indices of a data set in batches of about equal length, in random order.
 
     Within every stretch of 50 batches the captions are sorted by length, so that little of a
     batch is padding: it costs as much to compute as words. ``seed`` fixes the order. A batch of a
@@ -271,7 +310,7 @@ def batch_indices(dataset: CaptionDataset, batch_size: int, seed: int) -> list[l
     batches = []
     for start in range(0, len(order), 50 * batch_size):
         stretch = order[start : start + 50 * batch_size]
-        stretch.sort(key=lambda index: len(dataset.pairs[index][1]))
+        stretch.sort(key=dataset.length)
         batches += [stretch[i : i + batch_size] for i in range(0, len(stretch), batch_size)]
     random.shuffle(batches)
     return [batch for batch in batches if len(batch) > 1]

@@ -4,6 +4,7 @@ A decoder is anything with three methods; training, generation and plots know no
 
 - ``forward(features, captions)`` for training. ``captions`` are T words, ``<start>`` first; of the
   outputs the last T answer them: output t of these holds the scores of the word after word t.
+  There may be several captions a picture, the same number for each, one after the other.
 - ``start(features)`` gives the state before the first word.
 - ``step(words, state)`` reads one word a caption and gives the scores of the next word, the new
   state, and where the decoder looked (``None`` if it does not look).
@@ -18,6 +19,20 @@ from convrnn_utils.encoders import CNNEncoder, ImageEncoder
 from convrnn_utils.env import check_shape
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+def captions_each(features: Tensor, captions: Tensor) -> int:
+    """How many captions there are a picture: n for features (B, ...) and captions (n · B, T).
+
+    Raises:
+        ValueError: the captions cannot be shared out evenly.
+    """
+    each, left_over = divmod(len(captions), len(features))
+    if left_over or not each:
+        raise ValueError(
+            f"{len(captions)} captions cannot be shared out evenly among {len(features)} pictures."
+        )
+    return each
 
 
 class RNNDecoder(nn.Module):
@@ -133,8 +148,9 @@ class ConvRNN(nn.Module):
         return self.cnn_encoder.cnn
 
     def forward(self, images: Tensor, captions: Tensor) -> Tensor:
-        """Scores (B, T + 1, vocab_size) for images and captions (B, T); the last T count."""
+        """Scores (n · B, T + 1, vocab_size) for images (B, ...) and captions (n · B, T)."""
         features = self.cnn_encoder(images)
+        features = features.repeat_interleave(captions_each(features, captions), dim=0)
         check_shape(features, len(captions), self.rnn_decoder.embed.embedding_dim)
         return self.rnn_decoder(features, captions)
 

@@ -99,7 +99,7 @@ def train(
         training, validation: pairs of pictures and captions with the same vocabulary.
         folder: gets ``best.safetensors`` (the model) and ``run.safetensors`` (to go on from).
         epochs: times that every caption is seen, at most.
-        batch_size: captions a step.
+        batch_size: items of ``training`` a step: captions, or pictures with all of theirs.
         learning_rate: of the first step.
         weight_decay: of AdamW, arXiv:1711.05101.
         label_smoothing: see ``caption_loss``.
@@ -134,6 +134,7 @@ def train(
         "patience": patience,
         "seed": seed,
         "data": training.split.name,
+        "views": getattr(training.inputs, "names", ["whole"]),
         "model": describe_model(model),
     }
     torch.manual_seed(seed)
@@ -238,10 +239,13 @@ def _averaged(model: nn.Module, average: dict[str, Tensor]):
 
 
 def has_bfloat16(where: torch.device) -> bool:
-    """Whether mixed precision pays there: CUDA devices that compute in bfloat16 themselves."""
-    if where.type != "cuda":
-        return False
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether mixed precision pays there: devices with units for matrices of bfloat16.
+
+    CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on).
+    """
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return where.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _finish_epoch(model, training, validation, folder, progress) -> None:

@@ -104,8 +104,16 @@ def test_training_moves_all_but_the_frozen_cnn(encoder):
 
 
 def test_as_many_captions_as_pictures_are_needed(model):
-    with pytest.raises(ValueError, match="was expected"):
+    with pytest.raises(ValueError, match="2 captions cannot be shared out evenly among 3"):
         model(grids(3), captions(2))
+
+
+def test_captions_of_one_picture_together_give_the_same_as_each_alone(model):
+    scores, attention = model.forward_with_attention(grids(3), captions(6))
+    pictures = grids(3).repeat_interleave(2, dim=0)
+    alone = model.forward_with_attention(pictures, captions(6))
+    assert torch.allclose(scores, alone[0], atol=1e-5)
+    assert torch.allclose(attention, alone[1], atol=1e-6)
 
 
 def test_the_penalty_worked_by_hand():

@@ -6,6 +6,7 @@ import pytest
 
 from convrnn_utils import data
 from convrnn_utils.__main__ import main
+from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def test_train_then_caption(small_scenes, data_home, capsys):
 
 def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_home, capsys):
     train = "train --data scenes --encoder small_cnn --decoder attention --epochs 1 --min-count 1 "
-    train += "--embed-size 16 --hidden-size 16 --views whole centre --averaging 0.9"
+    train += "--embed-size 16 --hidden-size 16 --views whole centre --averaging 0.9 "
+    train += "--by-picture --attention-size 8"
     main(train.split())
     checkpoint = data_home / "checkpoints" / "scenes-small_cnn-attention" / "best.safetensors"
     main(["evaluate", str(checkpoint), *["--data", "scenes", "--split", "val", "--beam", "3"]])
@@ -69,7 +71,10 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
     [
         ("caption photo.jpg --checkpoint nowhere.safetensors", "there is no checkpoint"),
         ("caption nowhere.jpg", "there is no picture nowhere.jpg"),
-        ("caption photo.jpg --attention looks", "a model without attention"),
+        (
+            f"caption photo.jpg --attention looks --checkpoint {DOCUMENT_CAPTIONER}",
+            "a model without attention",
+        ),
         ("caption photo.jpg --beam 0", "a width of at least 1"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
     ],

@@ -352,7 +352,7 @@ def test_each_view_has_a_cache_of_its_own(small_split, tiny_encoder):
 
 
 def test_views_give_each_picture_in_one_of_its_views():
-    views = data.Views([numpy.arange(0, 10), numpy.arange(100, 110)])
+    views = data.Views({"whole": numpy.arange(0, 10), "mirrored": numpy.arange(100, 110)})
     assert len(views) == 10
     torch.manual_seed(0)
     rows = [3, 7, 3, 9] * 50
@@ -469,6 +469,24 @@ def test_a_batch_holds_captions_of_about_equal_length_in_random_order(thousand):
 def test_batches_of_one_caption_are_left_out(thousand):
     batches = data.batch_indices(thousand, 3 * 334, seed=0)
     assert [len(batch) for batch in batches] == [1002]
+
+
+def test_a_picture_comes_once_with_all_its_captions(small_split):
+    inputs = numpy.arange(7.0).reshape(7, 1)
+    dataset = data.PictureDataset(small_split, inputs, vocabulary_of(small_split), captions_each=2)
+    assert len(dataset) == 7
+    pictures, captions = dataset[[4, 1]]
+    assert pictures.flatten().tolist() == [4, 1]
+    pairs = data.CaptionDataset(small_split, inputs, vocabulary_of(small_split))
+    assert torch.equal(captions, pairs[[8, 9, 2, 3]][1])
+    assert dataset.length(4) == captions.shape[1]
+    lengths = [max(map(dataset.length, batch)) for batch in data.batch_indices(dataset, 2, seed=0)]
+    assert sorted(lengths) == sorted(dataset.length(row) for row in (1, 3, 5))
+
+
+def test_a_picture_with_too_few_captions_is_refused(small_split):
+    with pytest.raises(ValueError, match="a picture of noise/train has 2, not 5 captions"):
+        data.PictureDataset(small_split, numpy.zeros((7, 1)), vocabulary_of(small_split))
 
 
 # ---------------------------------------------------------------- complete or absent

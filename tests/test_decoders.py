@@ -195,8 +195,16 @@ def test_the_arguments_of_a_model_make_another_one_of_its_kind(conv_rnn):
 
 
 def test_as_many_captions_as_pictures_are_needed(conv_rnn):
-    with pytest.raises(ValueError, match=r"shape \(3, 5\), but \(2, 5\) was expected"):
+    with pytest.raises(ValueError, match="2 captions cannot be shared out evenly among 3"):
         conv_rnn(pictures_of(3), torch.zeros(2, 6, dtype=torch.long))
+
+
+def test_captions_of_one_picture_together_give_the_same_as_each_alone(conv_rnn):
+    captions = torch.tensor([[START, 4, 5], [START, 6, 7], [START, 8, 9], [START, 5, 4]])
+    pictures = pictures_of(2)
+    together = conv_rnn.eval()(pictures, captions)
+    alone = conv_rnn(pictures.repeat_interleave(2, dim=0), captions)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_training_moves_all_but_the_frozen_cnn(conv_rnn):
