@@ -22,6 +22,7 @@ from convrnn_utils.decoding import (
 from convrnn_utils.encoders import create_encoder
 from convrnn_utils.env import data_folder, describe, device
 from convrnn_utils.files import complete_or_absent
+from convrnn_utils.self_critical import SelfCriticalLoss
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import train
 
@@ -79,6 +80,14 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--weight-decay", type=float, default=0.0)
     training.add_argument("--averaging", type=float, default=0.0, help="share kept at each step")
     training.add_argument("--min-count", type=int, default=5, help="rarer words are unknown")
+    training.add_argument(
+        "--self-critical",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="then go on for so many epochs, training on CIDEr itself; wants --by-picture",
+    )
+    training.add_argument("--self-critical-rate", type=float, default=2e-4, metavar="RATE")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--folder", type=Path, help="where the run is kept and resumed")
 
@@ -131,6 +140,8 @@ def _search(options: argparse.Namespace):
 
 def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of the test split."""
+    if options.self_critical and not options.by_picture:
+        raise ValueError("--self-critical needs all captions of a picture at once: --by-picture.")
     print(describe(), flush=True)
     folder = DATA_SETS[options.data]()
     encoder = create_encoder(options.encoder).to(device())
@@ -154,21 +165,29 @@ def train_and_score(options: argparse.Namespace) -> None:
     run = options.folder or data_folder() / "checkpoints" / (
         f"{options.data}-{options.encoder}-{options.decoder}"
     )
-    dataset = data.PictureDataset if options.by_picture else data.CaptionDataset
-    history = train(
+    kind = data.PictureDataset if options.by_picture else data.CaptionDataset
+    dataset = kind(splits["train"], views, vocabulary)
+    go_on = partial(
+        train,
         model,
-        dataset(splits["train"], views, vocabulary),
+        dataset,
         data.CaptionDataset(splits["val"], validation, vocabulary),
-        run,
-        epochs=options.epochs,
         batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        label_smoothing=options.label_smoothing,
-        weight_decay=options.weight_decay,
         averaging=options.averaging,
         seed=options.seed,
         on_epoch=lambda history: print(_epoch_line(history[-1]), flush=True),
     )
+    history = go_on(
+        run,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        label_smoothing=options.label_smoothing,
+        weight_decay=options.weight_decay,
+    )
+    if options.self_critical:
+        run = run / "self-critical"
+        loss, rate = SelfCriticalLoss(dataset), options.self_critical_rate
+        history = go_on(run, epochs=options.self_critical, learning_rate=rate, loss=loss)
     best = max(history, key=lambda entry: entry["cider"])
     facts = {"data": options.data, "metrics": {"validation": best}}
     save_model(run / "best.safetensors", model, vocabulary, half=True, **facts)

@@ -34,7 +34,12 @@ def greedy(model, images: Tensor, max_words: int = 20) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model, images: Tensor, max_words: int = 20, temperature: float = 1.0, top_p: float = 1.0
+    model,
+    images: Tensor,
+    max_words: int = 20,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    captions_each: int = 1,
 ) -> Tensor:
     """As ``greedy``, but the next word is drawn by lot from the model's probabilities.
 
@@ -43,6 +48,7 @@ def sample(
         temperature: scores are divided by it; near 0 the most probable word always wins.
         top_p: draw only among the most probable words that together have this probability
             (nucleus sampling, arXiv:1904.09751); the most probable one is always among them.
+        captions_each: captions drawn a picture; they stand one after the other.
     """
     if temperature <= 0 or not 0 < top_p <= 1:
         raise ValueError("temperature must be above 0, and top_p above 0 and at most 1.")
@@ -53,13 +59,15 @@ def sample(
         chosen = torch.multinomial(probabilities.masked_fill(before >= top_p, 0), 1)
         return words.gather(1, chosen).squeeze(1)
 
-    return _write(model, images, max_words, draw)
+    return _write(model, images, max_words, draw, captions_each)
 
 
-def _write(model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+def _write(
+    model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
+) -> Tensor:
     """Captions (B, T), one word after the other; ``choose`` takes scores (B, V) to words (B,)."""
-    state = model.start(images)
-    words = torch.full((len(images),), START, device=images.device)
+    state = tuple(part.repeat_interleave(captions_each, dim=0) for part in model.start(images))
+    words = torch.full((len(images) * captions_each,), START, device=images.device)
     finished = torch.zeros_like(words, dtype=torch.bool)
     written = []
     for _ in range(max_words):
@@ -92,7 +100,8 @@ def beam_search(
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
     """
     count = len(images)
-    state = tuple(part.repeat_interleave(beam_width, dim=0) for part in model.start(images))
+    start = tuple(part.repeat_interleave(beam_width, dim=0) for part in model.start(images))
+    state = start
     beams = torch.full((count, beam_width, 1), START, device=images.device)
     log_probabilities = torch.full((count, beam_width), -torch.inf, device=images.device)
     log_probabilities[:, 0] = 0.0  # all beams begin alike: only one may count
@@ -111,7 +120,11 @@ def beam_search(
         if ((words == END) | (words == PAD)).all():
             break
         rows = (first + parents).flatten()
-        state = tuple(part[rows] for part in state)
+        # what no step has changed is the same for all beams of a picture: the places, say
+        state = tuple(
+            part if part is unchanged else part[rows]
+            for part, unchanged in zip(state, start, strict=True)
+        )
     lengths = (beams[:, :, 1:] != PAD).sum(dim=2)
     chosen = (log_probabilities / lengths**length_power).argmax(dim=1)
     captions = beams[torch.arange(count, device=images.device), chosen, 1:]
@@ -119,19 +132,30 @@ def beam_search(
     return captions[:, :longest]
 
 
-@torch.inference_mode()
-def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
-    """The natural logarithm of the probability that a model gives to captions, (B,).
+def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
+    """The natural logarithm of the probability that a model gives to each word, (n · B, T).
 
     Args:
-        model: a captioning model in evaluation mode.
+        model: a captioning model.
         images: (B, ...).
-        captions: ids (B, T) without ``<start>``, as ``greedy`` gives them; padding counts nothing.
+        captions: ids (n · B, T) without ``<start>``, as ``greedy`` and ``sample`` give them;
+            padding counts nothing.
     """
     first = torch.full_like(captions[:, :1], START)
     logits = model(images, torch.cat((first, captions[:, :-1]), dim=1))[:, -captions.shape[1] :]
-    words = _forbid(logits).float().log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
-    return words.masked_fill(captions == PAD, 0.0).sum(dim=1)
+    words = _forbid(logits.float()).log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
+    return words.masked_fill(captions == PAD, 0.0)
+
+
+@torch.inference_mode()
+def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
+    """The natural logarithm of the probability that a model gives to captions, (n · B,).
+
+    Args:
+        model: a captioning model in evaluation mode.
+        images, captions: see ``log_probabilities``.
+    """
+    return log_probabilities(model, images, captions).sum(dim=1)
 
 
 @torch.inference_mode()

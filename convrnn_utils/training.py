@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,13 @@ from convrnn_utils.checkpoints import (
 from convrnn_utils.data import CaptionDataset, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.text import PAD
+
+
+def teacher_forcing_loss(
+    model: nn.Module, inputs: Tensor, captions: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """The loss of a model that is given the true words: see ``caption_loss``."""
+    return caption_loss(model(inputs, captions[:, :-1]), captions, label_smoothing)
 
 
 def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -82,6 +90,7 @@ def train(
     averaging: float = 0.0,
     patience: int = 3,
     seed: int = 0,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     save_every: float = 60.0,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
@@ -109,6 +118,8 @@ def train(
             (Polyak & Juditsky 1992, doi:10.1137/0330046).
         patience: see above.
         seed: fixes the order of the captions and the dropout.
+        loss: called with the model, inputs and captions of a batch, gives what is minimised;
+            without it ``teacher_forcing_loss``.
         save_every: seconds between two saves within an epoch.
         on_epoch: called with the history after each epoch, and with that of a run that goes on.
 
@@ -129,6 +140,7 @@ def train(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,
+        "loss": type(loss).__name__ if loss else "teacher_forcing_loss",
         "clip_norm": clip_norm,
         "averaging": averaging,
         "patience": patience,
@@ -137,6 +149,7 @@ def train(
         "views": getattr(training.inputs, "names", ["whole"]),
         "model": describe_model(model),
     }
+    loss = loss or partial(teacher_forcing_loss, label_smoothing=label_smoothing)
     torch.manual_seed(seed)
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
@@ -154,7 +167,7 @@ def train(
     with tqdm(total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True) as bar:
         while not _finished(progress["history"], epochs, patience):
             _train_epoch(
-                model, average, training, optimizer, settings, progress, bar, save, save_every
+                model, average, training, loss, optimizer, settings, progress, bar, save, save_every
             )
             with _averaged(model, average):
                 _finish_epoch(model, training, validation, folder, progress)
@@ -174,7 +187,7 @@ def _finished(history: list[dict], epochs: int, patience: int) -> bool:
 
 
 def _train_epoch(
-    model, average, training, optimizer, settings, progress, bar, save, save_every
+    model, average, training, loss_function, optimizer, settings, progress, bar, save, save_every
 ) -> None:
     """One pass over the captions, from the batch at which ``progress`` stands."""
     where = next(model.parameters()).device
@@ -187,7 +200,10 @@ def _train_epoch(
         inputs, captions = training[batches[number]]
         step = progress["epoch"] * len(batches) + number
         rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-        loss = _train_step(model, inputs.to(where), captions.to(where), optimizer, rate, settings)
+        with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
+            loss = loss_function(model, inputs.to(where), captions.to(where))
+        _minimise(loss, optimizer, rate, settings["clip_norm"])
+        loss = loss.item()
         _update_average(average, model, settings["averaging"], step)
         progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
         progress["seconds"] = before + time.monotonic() - began
@@ -199,18 +215,14 @@ def _train_epoch(
             saved = time.monotonic()
 
 
-def _train_step(model, inputs, captions, optimizer, learning_rate, settings) -> float:
-    """One step of the optimiser; gives the loss before it."""
+def _minimise(loss: Tensor, optimizer, learning_rate: float, clip_norm: float) -> None:
+    """One step of the optimiser."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=has_bfloat16(inputs.device)):
-        logits = model(inputs, captions[:, :-1])
-    loss = caption_loss(logits, captions, settings["label_smoothing"])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings["clip_norm"])
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_norm)
     optimizer.step()
-    return loss.item()
 
 
 def _copy_of_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 
 from convrnn_utils import data
 from convrnn_utils.__main__ import main
-from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER
+from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER, load_model
 
 
 @pytest.fixture
@@ -41,9 +41,11 @@ def test_train_then_caption(small_scenes, data_home, capsys):
 def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_home, capsys):
     train = "train --data scenes --encoder small_cnn --decoder attention --epochs 1 --min-count 1 "
     train += "--embed-size 16 --hidden-size 16 --views whole centre --averaging 0.9 "
-    train += "--by-picture --attention-size 8"
+    train += "--by-picture --attention-size 8 --self-critical 1"
     main(train.split())
-    checkpoint = data_home / "checkpoints" / "scenes-small_cnn-attention" / "best.safetensors"
+    run = data_home / "checkpoints" / "scenes-small_cnn-attention"
+    checkpoint = run / "self-critical" / "best.safetensors"
+    assert load_model(run / "best.safetensors") and load_model(checkpoint)
     main(["evaluate", str(checkpoint), *["--data", "scenes", "--split", "val", "--beam", "3"]])
     printed = capsys.readouterr().out
     assert "scenes-30-10-0 val, beam 3, length power 0, 5 references, scores × 100" in printed
@@ -77,6 +79,7 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         ),
         ("caption photo.jpg --beam 0", "a width of at least 1"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
+        ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
     ],
 )
 def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments, sentence):

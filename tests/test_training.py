@@ -75,17 +75,17 @@ def test_interrupted_run_ends_as_an_undisturbed_one(
     """Stopped within and between epochs, the run resumes and ends with the same weights."""
     whole, whole_history = run(encoder, tmp_path / "whole", averaging=averaging)
     steps = 0
-    train_step = training._train_step
+    minimise = training._minimise
 
     def interrupted(*arguments):
         nonlocal steps
         steps += 1
         if steps == stop_at:
             raise Interrupt
-        return train_step(*arguments)
+        return minimise(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_step", interrupted)
+        patch.setattr(training, "_minimise", interrupted)
         with pytest.raises(Interrupt):
             run(encoder, tmp_path / "stopped", averaging=averaging)
     torch.manual_seed(99)  # whatever happened in between
@@ -130,7 +130,7 @@ def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypa
 
 def test_finished_run_is_loaded(encoder, tmp_path, monkeypatch):
     first, history = run(encoder, tmp_path)
-    monkeypatch.setattr(training, "_train_step", None)  # would fail if called
+    monkeypatch.setattr(training, "_minimise", None)  # would fail if called
     second, again = run(encoder, tmp_path)
     assert again == history
     expected = trained_weights(first)
@@ -235,8 +235,19 @@ def test_gradients_are_clipped(encoder, tmp_path):
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     before = [weight.detach().clone() for weight in parameters]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
-    settings = {"label_smoothing": 0.0, "clip_norm": 1e-3}
     inputs, captions = dataset[[0, 1, 2]]
-    training._train_step(model, inputs, captions, optimizer, 1.0, settings)
+    loss = training.teacher_forcing_loss(model, inputs, captions)
+    training._minimise(loss, optimizer, learning_rate=1.0, clip_norm=1e-3)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(parameters, before, strict=True)) ** 0.5
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_of_ones_own_is_minimised_and_a_run_with_another_is_refused(encoder, tmp_path):
+    class ShortOutputBias:
+        def __call__(self, model, inputs, captions):
+            return (model.rnn_decoder.linear.bias**2).sum()
+
+    model, history = run(encoder, tmp_path, loss=ShortOutputBias(), epochs=3)
+    assert history[-1]["training_loss"] < 1e-3
+    with pytest.raises(ValueError, match="begun with loss = ShortOutputBias"):
+        run(encoder, tmp_path, epochs=3)

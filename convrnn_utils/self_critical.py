@@ -1,0 +1,143 @@
+"""Training on the score itself: captions drawn by lot, and more of those that CIDEr prefers.
+
+Source: Rennie et al., Self-critical Sequence Training, arXiv:1612.00563, with the baseline of
+Luo, A Better Variant of Self-Critical Sequence Training, arXiv:2003.09971.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from convrnn_utils.data import CaptionDataset
+from convrnn_utils.decoding import log_probabilities, sample
+from convrnn_utils.text import END, PAD, START
+
+# A caption as CIDEr sees it: the weight of each of its n-grams, the length of the vector of these
+# weights for n = 1 … 4, and the number of words.
+_Vector = tuple[dict[tuple, float], list[float], int]
+
+
+class CiderReward:
+    """CIDEr-D of captions as ids, × 10 as in the paper, with the word statistics of a data set.
+
+    It is what ``metrics.cider`` computes, but a few captions at a time, and with all words that
+    are not in the vocabulary taken for one word, which no caption drawn can have.
+
+    Args:
+        captions: the captions of each picture of the data set, as ids; the special words do not
+            count.
+
+    Source: Vedantam et al., arXiv:1411.5726, equations 1 to 3 and section 7 (CIDEr-D).
+    """
+
+    def __init__(self, captions: Sequence[Sequence[Sequence[int]]]):
+        self.pictures = len(captions)
+        self.frequency = Counter()  # of an n-gram: the number of pictures whose captions have it
+        for group in captions:
+            self.frequency.update({gram for words in group for gram in _ngrams(words)})
+
+    def vector(self, words: Sequence[int]) -> _Vector:
+        """A caption as CIDEr sees it."""
+        counts = _ngrams(words)
+        rarest = math.log(self.pictures)
+        weights = {
+            gram: count * (rarest - math.log(max(1, self.frequency[gram])))
+            for gram, count in counts.items()
+        }
+        squares = [0.0] * 4
+        for gram, weight in weights.items():
+            squares[len(gram) - 1] += weight**2
+        length = sum(count for gram, count in counts.items() if len(gram) == 1)
+        return weights, [math.sqrt(square) for square in squares], length
+
+    def score(self, candidate: _Vector, references: Sequence[_Vector]) -> float:
+        """The mean similarity of a caption to the references of its picture, from 0 to 10."""
+        return 10 * sum(_similarity(candidate, other) for other in references) / len(references)
+
+
+def _ngrams(words: Sequence[int]) -> Counter:
+    """The runs of one to four words of a caption, counted."""
+    words = [word for word in words if word not in (PAD, START, END)]
+    runs = (words[i : i + n] for n in range(1, 5) for i in range(len(words) - n + 1))
+    return Counter(map(tuple, runs))
+
+
+def _similarity(candidate: _Vector, reference: _Vector) -> float:
+    """The mean over n of the cosines of the weights, those of the candidate cut to the other's."""
+    weights, norms, length = candidate
+    other_weights, other_norms, other_length = reference
+    products = [0.0] * 4
+    for gram, weight in weights.items():
+        if other := other_weights.get(gram):
+            products[len(gram) - 1] += min(weight, other) * other
+    cosines = [
+        product / (norm * other_norm) if norm and other_norm else 0.0
+        for product, norm, other_norm in zip(products, norms, other_norms, strict=True)
+    ]
+    return math.exp(-((length - other_length) ** 2) / (2 * 6**2)) * sum(cosines) / 4
+
+
+class SelfCriticalLoss:
+    """A loss for ``training.train``: makes captions more probable that score above their fellows.
+
+    For each picture some captions are drawn from the model. What each of them scores above the
+    mean of the others is its advantage, a number without a gradient; the loss is minus the mean
+    over all words of the advantage times the log-probability. Its gradient is an estimate of that
+    of the expected score (REINFORCE; equation 5 of Rennie et al.).
+
+    Args:
+        dataset: the captions that it is trained on, whose word statistics the score uses.
+        captions_each: captions drawn a picture, at least two.
+        max_words: captions drawn end here at the latest.
+    """
+
+    def __init__(self, dataset: CaptionDataset, captions_each: int = 5, max_words: int = 18):
+        if captions_each < 2:
+            raise ValueError("a caption needs another one to be compared with; draw two at least.")
+        captions: list[list[list[int]]] = [[] for _ in range(len(dataset.split))]
+        for row, caption in dataset.pairs:
+            captions[row].append(caption)
+        self.reward = CiderReward(captions)
+        self.captions_each, self.max_words = captions_each, max_words
+
+    def __call__(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
+        """The loss for inputs (B, ...) and their references, captions (n · B, T)."""
+        drawn = self._draw(model, inputs)
+        advantages = self._advantages(drawn, captions.unflatten(0, (len(inputs), -1)))
+        logarithms = log_probabilities(model, inputs, drawn)
+        weighted = advantages.to(logarithms.device).unsqueeze(1) * logarithms
+        return -weighted.sum() / (drawn != PAD).sum()
+
+    @torch.no_grad()
+    def mean_reward(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> float:
+        """The mean score, from 0 to 10, of captions drawn for inputs with these references."""
+        references = captions.unflatten(0, (len(inputs), -1))
+        return self._rewards(self._draw(model, inputs), references).mean().item()
+
+    def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Captions (B · captions_each, T) of the model, drawn without its dropout."""
+        training = model.training
+        model.eval()
+        drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
+        model.train(training)
+        return drawn.clone()  # out of inference mode
+
+    def _rewards(self, drawn: Tensor, references: Tensor) -> Tensor:
+        """The scores (B, captions_each) of captions drawn, given the references (B, n, T)."""
+        rewards = []
+        groups = drawn.unflatten(0, (len(references), -1)).tolist()
+        for candidates, truths in zip(groups, references.tolist(), strict=True):
+            others = [self.reward.vector(truth) for truth in truths]
+            rewards.append(
+                [self.reward.score(self.reward.vector(words), others) for words in candidates]
+            )
+        return torch.tensor(rewards)
+
+    def _advantages(self, drawn: Tensor, references: Tensor) -> Tensor:
+        """What each caption drawn scores above the mean of the picture's others, as one row."""
+        rewards = self._rewards(drawn, references)
+        others = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+        return (rewards - others).flatten()
