@@ -171,7 +171,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         train,
         model,
         dataset,
-        data.CaptionDataset(splits["val"], validation, vocabulary),
+        kind(splits["val"], validation, vocabulary),
         batch_size=options.batch_size,
         averaging=options.averaging,
         seed=options.seed,
