@@ -105,24 +105,30 @@ class SelfCriticalLoss:
 
     def __call__(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
         """The loss for inputs (B, ...) and their references, captions (n · B, T)."""
+        training = model.training
+        model.eval()  # the captions are those of the whole model: without dropout
         drawn = self._draw(model, inputs)
         advantages = self._advantages(drawn, captions.unflatten(0, (len(inputs), -1)))
+        for module in model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.train()  # cuDNN gives no gradients in evaluation mode
         logarithms = log_probabilities(model, inputs, drawn)
+        model.train(training)
         weighted = advantages.to(logarithms.device).unsqueeze(1) * logarithms
         return -weighted.sum() / (drawn != PAD).sum()
 
     @torch.no_grad()
     def mean_reward(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> float:
-        """The mean score, from 0 to 10, of captions drawn for inputs with these references."""
+        """The mean score, from 0 to 10, of captions drawn for inputs with these references.
+
+        The model should be in evaluation mode.
+        """
         references = captions.unflatten(0, (len(inputs), -1))
         return self._rewards(self._draw(model, inputs), references).mean().item()
 
     def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Captions (B · captions_each, T) of the model, drawn without its dropout."""
-        training = model.training
-        model.eval()
+        """Captions (B · captions_each, T), drawn by lot."""
         drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
-        model.train(training)
         return drawn.clone()  # out of inference mode
 
     def _rewards(self, drawn: Tensor, references: Tensor) -> Tensor:
