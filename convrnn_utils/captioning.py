@@ -101,9 +101,10 @@ def show_step(picture: Image.Image, caption: Caption, number: int) -> Figure:
     for line in numpy.linspace(0, lit.width, side + 1)[1:-1] - 0.5:
         axes[0].axhline(line, color="white", lw=0.8)
         axes[0].axvline(line, color="white", lw=0.8)
-    before = " ".join(caption.words[: number - 1]) or "the start"
+    before = " ".join(caption.words[max(0, number - 4) : number - 1])
+    before = f"“{'… ' if number > 4 else ''}{before}”" if before else "the start"
     axes[0].set_title(f"1  The CNN makes features\nof {side} × {side} places")
-    axes[1].set_title(f"2  After “{before}”\nthe LSTM looks here")
+    axes[1].set_title(f"2  After {before}\nthe LSTM looks here")
     axes[2].set_title("3  and the next word is")
     _draw_choices(axes[2], choices, caption.words[number - 1])
     return figure
@@ -170,10 +171,11 @@ def caption_explorer(
         message.value = ""
         name = f"{file['name']} (yours)"
         uploaded[name] = received
+        photograph.unobserve(write_again, "value")  # so that nothing else is captioned first
         photograph.options = [*photographs, *uploaded]
-        if photograph.value == name:  # the same name again, with other content
-            write_again()
         photograph.value = name
+        photograph.observe(write_again, "value")
+        write_again()
 
     photograph.observe(write_again, "value")
     width.observe(write_again, "value")
@@ -181,9 +183,10 @@ def caption_explorer(
     upload.observe(receive, "value")
     number.max = len(caption.words)
     show()
-    controls = ipywidgets.HBox([photograph, upload, width, number])
+    number.layout.width = "30em"
+    controls = ipywidgets.HBox([photograph, upload, width])
     controls.layout.flex_flow = "row wrap"
-    return Explorer("captions, word by word", [controls, message, result])
+    return Explorer("captions, word by word", [controls, number, message, result])
 
 
 def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
@@ -204,12 +207,12 @@ def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
             f"Word {number} of {len(marked)}, “{word}”: probability {choices[word]:.2f}. It looked "
             f"most at row {row}, column {column} of {grid} × {grid} (weight {weights.max():.2f})."
         )
-        items = "".join(
-            f'<li>{html.escape(other)} <meter value="{probability:.3f}">{probability:.2f}</meter> '
-            f"{probability:.2f}</li>"
+        rows = "".join(
+            f"<tr><td>{html.escape(other)}</td><td>{probability:.2f}</td>"
+            f'<td><meter value="{probability:.3f}">{probability:.2f}</meter></td></tr>'
             for other, probability in choices.items()
         )
-        chosen = f"<div><p>What could have come here:</p><ol>{items}</ol></div>"
+        chosen = f"<table><caption>what could have come here</caption>{rows}</table>"
     image = html_image(shown, f"{caption}. {said}", "jpeg", "width:20em")
     return (
         f'<p style="font-size:larger">{" ".join(marked)}</p><p role="status">'

@@ -84,13 +84,14 @@ def made_up(picture, beam_width):
 
 
 def test_one_step_is_drawn_with_its_words():
-    figure = captioning.show_step(noise(0), made_up(noise(0), 1), 4)
+    four = made_up(noise(0), 1)
+    figure = captioning.show_step(noise(0), four, 4)
     titles = " ".join(axis.get_title() for axis in figure.axes)
     assert "3 × 3 places" in titles and "After “width 1 <b>”" in titles
     assert [text.get_text() for text in figure.axes[2].get_yticklabels()] == ["20", "other"]
-    assert (
-        "the start" in captioning.show_step(noise(0), made_up(noise(0), 1), 1).axes[1].get_title()
-    )
+    assert "After the start" in captioning.show_step(noise(0), four, 1).axes[1].get_title()
+    five = Caption(list("abcde"), numpy.eye(5, 9), [{word: 0.5} for word in "abcde"], -5.0)
+    assert "After “… b c d”" in captioning.show_step(noise(0), five, 5).axes[1].get_title()
     plt.close("all")
 
 
@@ -104,8 +105,8 @@ def explorer(tmp_path):
 
 
 def parts(explorer):
-    controls, message, result = explorer.children
-    return *controls.children, message, result
+    controls, number, message, result = explorer.children
+    return *controls.children, number, message, result
 
 
 def text_of(result):
@@ -153,6 +154,18 @@ def test_an_upload_joins_the_list_and_is_captioned(explorer):
     assert message.value == ""
 
 
+def test_an_upload_is_captioned_once(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "first.png")
+    written = []
+
+    def write(picture, beam_width):
+        written.append(picture.width)
+        return made_up(picture, beam_width)
+
+    upload_file(parts(caption_explorer(write, [tmp_path / "first.png"]))[1], "mine.png", png(57))
+    assert written == [30, 57]
+
+
 def test_a_wrong_upload_says_so_and_leaves_the_rest(explorer):
     photo, upload, _, _, message, result = parts(explorer)
     before = result.value, photo.options
@@ -167,7 +180,7 @@ def test_words_are_never_taken_for_html(explorer):
     *_, number, _, result = parts(explorer)
     number.value = 3
     tags = set(re.findall(r"<(\w+)", re.sub('"[^"]*"', "", result.value)))
-    assert tags <= {"p", "mark", "div", "img", "ol", "li", "meter"}
+    assert tags <= {"p", "mark", "div", "img", "table", "caption", "tr", "td", "meter"}
     assert "<mark>&lt;b&gt;</mark>" in result.value
 
 
