@@ -24,7 +24,7 @@ from convrnn_utils.env import data_folder, describe, device
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.self_critical import SelfCriticalLoss
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.training import train
+from convrnn_utils.training import blend, train
 
 DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco}
 
@@ -88,6 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="then go on for so many epochs, training on CIDEr itself; wants --by-picture",
     )
     training.add_argument("--self-critical-rate", type=float, default=2e-4, metavar="RATE")
+    training.add_argument(
+        "--self-critical-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of these weights in the result; the rest is the weights before them",
+    )
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--folder", type=Path, help="where the run is kept and resumed")
 
@@ -100,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
     evaluating.add_argument("--data", choices=DATA_SETS, default="flickr8k")
     evaluating.add_argument("--split", choices=["val", "test"], default="test")
-    _add_search_options(evaluating)
+    _add_search_options(evaluating, beam=1)
 
     captioning = commands.add_parser(
         "caption",
@@ -119,13 +126,13 @@ def build_parser() -> argparse.ArgumentParser:
     captioning.add_argument(
         "--attention", type=Path, metavar="DIR", help="save a picture of where it looked, for each"
     )
-    _add_search_options(captioning)
+    _add_search_options(captioning, beam=5)
     return parser
 
 
-def _add_search_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--beam", type=int, default=1, metavar="WIDTH", help="1 is greedy")
-    parser.add_argument("--length-power", type=float, default=0.0, help="see beam_search")
+def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
+    parser.add_argument("--beam", type=int, default=beam, metavar="WIDTH", help="1 is greedy")
+    parser.add_argument("--length-power", type=float, default=1.0, help="see beam_search")
 
 
 def _search(options: argparse.Namespace):
@@ -177,7 +184,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         seed=options.seed,
         on_epoch=lambda history: print(_epoch_line(history[-1]), flush=True),
     )
-    history = go_on(
+    go_on(
         run,
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -185,19 +192,21 @@ def train_and_score(options: argparse.Namespace) -> None:
         weight_decay=options.weight_decay,
     )
     if options.self_critical:
-        run = run / "self-critical"
         loss, rate = SelfCriticalLoss(dataset), options.self_critical_rate
-        history = go_on(run, epochs=options.self_critical, learning_rate=rate, loss=loss)
-    best = max(history, key=lambda entry: entry["cider"])
-    facts = {"data": options.data, "metrics": {"validation": best}}
-    save_model(run / "best.safetensors", model, vocabulary, half=True, **facts)
-    model = load_model(run / "best.safetensors")[0].to(device())  # what is scored is what is kept
-    written = caption_all(model, test, vocabulary)
-    scores = metrics.score(splits["test"].references(), candidates(splits["test"].ids, written))
-    facts["metrics"]["test"] = scores
-    save_model(run / "best.safetensors", model, vocabulary, half=True, **facts)
-    print(f"{run / 'best.safetensors'}: epoch {best['epoch']}, the best CIDEr on val")
-    _print_scores(splits["test"], "greedy", scores)
+        go_on(run / "self-critical", epochs=options.self_critical, learning_rate=rate, loss=loss)
+        blend(model, run / "best.safetensors", options.self_critical_share)
+    path = run / "captioner.safetensors"
+    facts = {"data": options.data, "command": sys.argv[1:], "metrics": {}}
+    save_model(path, model, vocabulary, half=True, **facts)
+    model = load_model(path)[0].to(device())  # what is scored is what is kept
+    for name, array in (("val", validation), ("test", test)):
+        written = caption_all(model, array, vocabulary)
+        split = splits[name]
+        scores = metrics.score(split.references(), candidates(split.ids, written))
+        facts["metrics"][name] = scores
+        _print_scores(split, "greedy", scores)
+    save_model(path, model, vocabulary, half=True, **facts)
+    print(f"The captioner is {path}.")
 
 
 def _epoch_line(entry: dict) -> str:

@@ -250,6 +250,24 @@ def _averaged(model: nn.Module, average: dict[str, Tensor]):
     model.load_state_dict(current, strict=False)
 
 
+@torch.no_grad()
+def blend(model: nn.Module, path: Path, share: float) -> None:
+    """Move a model's weights back towards those of a file from which its training went on.
+
+    Between the weights before and after a fine-tuning there are often some better than both
+    (Wortsman et al., arXiv:2109.01903).
+
+    Args:
+        model: is changed in place.
+        path: what ``save_model`` wrote of the same model, earlier.
+        share: what is kept of the model's own weights, 0 to 1.
+    """
+    before = read_file(path)[0]
+    for name, weight in trained_weights(model).items():
+        if weight.is_floating_point():
+            weight.copy_(before[name].to(weight).lerp(weight, share))
+
+
 def has_bfloat16(where: torch.device) -> bool:
     """Whether mixed precision pays there: devices with units for matrices of bfloat16.
 

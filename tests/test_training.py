@@ -251,3 +251,13 @@ def test_a_loss_of_ones_own_is_minimised_and_a_run_with_another_is_refused(encod
     assert history[-1]["training_loss"] < 1e-3
     with pytest.raises(ValueError, match="begun with loss = ShortOutputBias"):
         run(encoder, tmp_path, epochs=3)
+
+
+def test_blended_weights_lie_between_those_of_both(encoder, tmp_path):
+    vocabulary = make_dataset("train", 1).vocabulary
+    before, after = make_model(encoder, vocabulary), make_model(encoder, vocabulary)
+    after.rnn_decoder.linear.weight.data.fill_(8.0)
+    save_model(tmp_path / "before.safetensors", before, vocabulary)
+    expected = before.rnn_decoder.linear.weight * 0.75 + 8.0 * 0.25
+    training.blend(after, tmp_path / "before.safetensors", 0.25)
+    assert torch.allclose(after.rnn_decoder.linear.weight, expected)
