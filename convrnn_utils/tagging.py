@@ -76,8 +76,9 @@ def place_table(drawn: list[Scene], side: int = SMALL_CNN_SIDE) -> Tensor:
     """What lies at each place of the grid: (N, side · side, 4) of class numbers.
 
     A place has the shape, colour, pattern and size of the thing that covers most of it, if that
-    is ``LEAST_SHARE`` or more; every thing has at least the place of which it covers most. Where
-    there is none, the shape is one more class, and the others are −100, which the loss passes over.
+    is ``LEAST_SHARE`` or more. A thing that covers less of every place has the one of which it
+    covers most, unless that is another's. Where there is no thing, the shape is one more class,
+    and the others are −100, which the loss passes over.
     """
     table = torch.full((len(drawn), side * side, 4), -100)
     table[:, :, 0] = len(scenes.SHAPES)
