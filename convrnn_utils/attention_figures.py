@@ -124,29 +124,30 @@ def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, str, int
     ]
 
 
-def places_of(mask: numpy.ndarray, side: int, least: float = 0.1) -> numpy.ndarray:
-    """The places of a grid, side · side of True and False, that a thing covers in part.
+def places_of(mask: numpy.ndarray, side: int, least: float = 0.0) -> numpy.ndarray:
+    """The places of a grid, side · side of True and False, that a thing touches.
 
     Args:
         mask: the thing's pixels, (H, H) of True and False.
         side: places in a row of the grid; H is a multiple of it.
-        least: share of a place's pixels that the thing must cover.
+        least: share of a place's pixels of which the thing must cover more.
     """
     if len(mask) % side:
         raise ValueError(f"a mask of {len(mask)} pixels cannot be cut into {side} equal parts.")
     cell = len(mask) // side
     covered = numpy.asarray(mask, dtype=float).reshape(side, cell, side, cell).mean(axis=(1, 3))
-    return (covered >= least).flatten()
+    return (covered > least).flatten()
 
 
-def weight_on(attention: numpy.ndarray, mask: numpy.ndarray) -> float:
+def weight_on(attention: numpy.ndarray, mask: numpy.ndarray, least: float = 0.0) -> float:
     """The share of a map's weight that lies on the places of a thing (see ``places_of``).
 
     Args:
         attention: (L,) weights that sum to 1.
-        mask: the thing's pixels.
+        mask, least: see ``places_of``.
     """
-    return float(numpy.asarray(attention)[places_of(mask, math.isqrt(len(attention)))].sum())
+    places = places_of(mask, math.isqrt(len(attention)), least)
+    return float(numpy.asarray(attention)[places].sum())
 
 
 # ---------------------------------------------------------------- figures

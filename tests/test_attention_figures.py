@@ -101,7 +101,7 @@ def test_only_shapes_that_one_thing_has_are_certain():
     assert named == [(1, "colour", 0), (2, "shape", 0)]
 
 
-def test_places_of_a_thing_are_those_it_covers_enough_of():
+def test_places_of_a_thing_are_those_it_touches():
     mask = numpy.zeros((12, 12), dtype=bool)
     mask[0:4, 0:5] = True  # all of the first place of nine, a quarter of the second
     assert places_of(mask, 3).tolist() == [True, True] + [False] * 7
@@ -115,6 +115,7 @@ def test_weight_on_a_thing_is_that_of_its_places():
     mask[0:4, 0:5] = True
     weights = numpy.array([0.5, 0.2, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025])
     assert weight_on(weights, mask) == pytest.approx(0.7)
+    assert weight_on(weights, mask, least=0.3) == pytest.approx(0.5)
     assert weight_on(numpy.full(9, 1 / 9), mask) == pytest.approx(2 / 9)
 
 
