@@ -29,7 +29,7 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from convrnn_utils.text import tokenize
 
-JAVA_PATIENCE = 60.0  # seconds to wait for an answer of Java before giving it up
+JAVA_PATIENCE = 180.0  # seconds to wait for an answer of Java before giving it up
 
 # In this module a "run" is a pair (references, candidates) of captions already split into words
 # and joined by spaces: for each picture a list of references and a list of one candidate.
