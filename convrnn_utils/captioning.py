@@ -212,7 +212,8 @@ def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
             f'<td><meter value="{probability:.3f}">{probability:.2f}</meter></td></tr>'
             for other, probability in choices.items()
         )
-        chosen = f"<table><caption>what could have come here</caption>{rows}</table>"
+        title = '<caption style="white-space:nowrap">what could have come here</caption>'
+        chosen = f"<div><table>{title}{rows}</table></div>"
     image = html_image(shown, f"{caption}. {said}", "jpeg", "width:20em")
     return (
         f'<p style="font-size:larger">{" ".join(marked)}</p><p role="status">'
