@@ -3,12 +3,12 @@
 python benchmarks/captions.py
 """
 
+from functools import partial
 from pathlib import Path
 
 from convrnn_utils import data, plots
-from convrnn_utils.__main__ import SHIPPED_CAPTIONER
-from convrnn_utils.checkpoints import load_model
-from convrnn_utils.decoding import caption_all
+from convrnn_utils.checkpoints import SHIPPED_CAPTIONER, load_model
+from convrnn_utils.decoding import beam_search, caption_all
 
 SHOWN = ("dog", "horses", "tiger", "parrot", "musicians", "square", "coffee", "rocket")
 
@@ -17,7 +17,8 @@ def main() -> None:
     """Caption the photographs and write ``captions.jpg`` beside this file."""
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
     photos = data.load_split(data.photos(), "test")
-    captions = caption_all(model, data.Pictures(photos, model.cnn_encoder.cnn), vocabulary)
+    search = partial(beam_search, beam_width=5, length_power=1.0)  # as the command line does
+    captions = caption_all(model, data.Pictures(photos, model.cnn), vocabulary, 8, search=search)
     written = {path.stem: (path, text) for path, text in zip(photos.paths, captions, strict=True)}
     plots.set_style()
     shown = [written[name] for name in SHOWN]

@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--self-critical-share",
         type=float,
-        default=0.5,
+        default=0.7,
         metavar="SHARE",
         help="of these weights in the result; the rest is the weights before them",
     )
