@@ -10,7 +10,7 @@ from convrnn_utils import data, plots
 from convrnn_utils.checkpoints import SHIPPED_CAPTIONER, load_model
 from convrnn_utils.decoding import beam_search, caption_all
 
-SHOWN = ("dog", "horses", "tiger", "parrot", "musicians", "square", "coffee", "rocket")
+SHOWN = ("dog", "horses", "tiger", "parrot", "musicians", "square", "wall", "rocket")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -105,8 +106,9 @@ def test_notebook_shows_nothing_of_flickr8k(notebook):
     import gzip
 
     lines = gzip.decompress(captions.read_bytes()).decode().splitlines()
-    known = {line.split("\t")[1].strip(" .").lower() for line in lines}
-    known = {caption for caption in known if caption.count(" ") > 7}
+    counts = Counter(line.split("\t")[1].strip(" .").lower() for line in lines)
+    # what two people wrote word for word is a common sentence, which a model may write as well
+    known = {caption for caption, n in counts.items() if n == 1 and caption.count(" ") > 7}
     text = json.dumps([cell.get("outputs", []) for cell in content.cells]).lower()
     assert not [caption for caption in known if caption in text]
 
