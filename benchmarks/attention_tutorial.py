@@ -193,6 +193,7 @@ class _WeightGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, _):
         inputs, gradients = (torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True))
+        ctx.steps.clear()
         return (gradients.T @ inputs).float(), None
 
 
@@ -208,7 +209,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         inputs, weight = ctx.saved_tensors
-        ctx.steps.append((inputs, gradient))
+        # Detached: an input leads back to this list, and such a circle is never freed.
+        ctx.steps.append((inputs.detach(), gradient))
         return gradient @ weight, None, gradient.new_zeros((), dtype=torch.float32), None
 
 

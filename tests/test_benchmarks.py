@@ -1,5 +1,6 @@
 """The benchmarks: what they compare computes what it should."""
 
+import gc
 import importlib.util
 import math
 
@@ -59,6 +60,19 @@ def test_fast_and_as_written_agree_in_loss_and_gradients():
     assert len(set(batch[2])) > 1 and all(weight.abs().sum() > 0 for weight in written.values())
     for name, value in written.items():
         torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_step_leaves_no_memory_behind():
+    dataset = make_dataset()
+    model = make_model(dataset)
+    optimizer = torch.optim.Adam(model.parameters())
+    batch = tutorial.read_batch(dataset, list(range(12)))
+    counts = []
+    for _ in range(4):
+        tutorial.train_step(model, optimizer, batch)
+        gc.collect()
+        counts.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+    assert counts[1] == counts[2] == counts[3]
 
 
 def test_steps_give_what_teacher_forcing_gives():
