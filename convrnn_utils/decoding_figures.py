@@ -87,22 +87,22 @@ def best_path(steps: Sequence[Sequence[Candidate]]) -> list[int]:
 
 
 def show_distributions(
-    panels: Mapping[str, tuple[Mapping[str, float], Sequence[str]]],
+    panels: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]],
 ) -> Figure:
     """Probabilities of words, panels side by side; words that cannot be drawn are hatched.
 
     Args:
-        panels: by title, the probability of each word, and the words that may be drawn.
+        panels: by title, the probability with which each word is drawn, and of words that were
+            cut off the probability that they had before.
     """
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.6 * len(panels) + 0.4, 3.3), sharex=True, squeeze=False
     )
-    for axis, (title, (probabilities, possible)) in zip(axes[0], panels.items(), strict=True):
-        words = list(probabilities)
-        bars = axis.barh(range(len(words)), list(probabilities.values()), color=PALETTE[0])
-        for bar, word in zip(bars, words, strict=True):
-            if word not in possible:
-                bar.set(facecolor="white", edgecolor="0.4", hatch="///")
+    for axis, (title, (drawn, cut)) in zip(axes[0], panels.items(), strict=True):
+        axis.barh(range(len(drawn)), list(drawn.values()), color=PALETTE[0])
+        rows = range(len(drawn), len(drawn) + len(cut))
+        axis.barh(rows, list(cut.values()), facecolor="white", edgecolor="0.4", hatch="///")
+        words = [*drawn, *cut]
         axis.set(xlabel="probability", title=title, yticks=range(len(words)), yticklabels=words)
         axis.invert_yaxis()
         axis.grid(False, axis="y")
@@ -164,21 +164,22 @@ def show_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]
     """Points with intervals, one row each, panels side by side.
 
     Args:
-        panels: by title, by the name of a row: the point, the lower and the upper end.
+        panels: by what the horizontal axis shows, by the name of a row: the point, the lower and
+            the upper end.
     """
     rows = max(len(panel) for panel in panels.values())
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.4 * len(panels) + 1.0, 0.55 * rows + 1.1), squeeze=False
+        1, len(panels), figsize=(4.2 * len(panels) + 1.0, 0.55 * rows + 1.1), squeeze=False
     )
-    for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
+    for axis, (label, panel) in zip(axes[0], panels.items(), strict=True):
         for row, (name, (point, low, high)) in enumerate(panel.items()):
             number = names.index(name)  # a name has one colour and marker in all panels
             axis.plot([low, high], [row, row], color=PALETTE[number], lw=3)
             axis.plot(point, row, MARKERS[number], color=PALETTE[number], ms=9)
         if any(low < 0 for _, low, _ in panel.values()):
             axis.axvline(0, color="0.3", ls=":")
-        axis.set(title=title, yticks=range(len(panel)), yticklabels=list(panel))
+        axis.set(xlabel=label, yticks=range(len(panel)), yticklabels=list(panel))
         axis.set_ylim(len(panel) - 0.5, -0.5)
         axis.grid(False, axis="y")
     return figure

@@ -62,11 +62,12 @@ def test_the_tree_until_a_step_shows_nothing_of_later_ones():
 
 
 def test_words_outside_the_nucleus_are_hatched():
-    panels = {"one": ({"a": 0.7, "the": 0.3}, ["a"]), "two": ({"a": 0.7, "the": 0.3}, ["a", "the"])}
+    panels = {"nucleus": ({"a": 1.0}, {"the": 0.3}), "all": ({"a": 0.7, "the": 0.3}, {})}
     figure = decoding_figures.show_distributions(panels)
     hatched = [[bar.get_hatch() for bar in axis.patches] for axis in figure.axes]
     assert hatched == [[None, "///"], [None, None]]
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.7, 0.3]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [1.0, 0.3]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "the"]
 
 
 def test_an_alignment_numbers_its_chunks():
@@ -93,6 +94,7 @@ def test_a_name_has_one_marker_in_all_panels_and_zero_is_drawn_where_it_matters(
         "difference": {"beam": (2, -1, 4)},
     }
     left, right = decoding_figures.show_intervals(panels).axes
+    assert (left.get_xlabel(), right.get_xlabel()) == ("score", "difference")
     assert left.lines[3].get_marker() == right.lines[1].get_marker() == "s"
     assert list(right.lines[0].get_xdata()) == [-1, 4]
     assert len(left.lines) == 4 and len(right.lines) == 3  # the third is at zero
