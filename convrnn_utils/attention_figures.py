@@ -174,7 +174,7 @@ def show_film_strip(
     for x in range(8, film.shape[1] - 8, 20):  # the perforation
         film[5:13, x : x + 10] = film[135:143, x : x + 10] = 235
     figure, axes = plt.subplots(
-        1 + len(tracks), 1, figsize=(1.0 * len(frames) + 0.9, 1.55 + 0.85 * len(tracks)),
+        1 + len(tracks), 1, figsize=(0.85 * len(frames) + 0.9, 1.4 + 0.8 * len(tracks)),
         sharex=True, height_ratios=[1.5] + [0.8] * len(tracks), squeeze=False,
     )  # fmt: skip
     centres = 122 * numpy.arange(len(frames)) + 61
