@@ -24,7 +24,7 @@ def model(encoder):
 
 def grids(count=3):
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 36, 512, generator=generator)
+    return torch.rand(count, 64, 384, generator=generator)
 
 
 def captions(count=3, length=5):
@@ -58,7 +58,7 @@ def test_the_gate_scales_the_context(model):
 
 def test_weights_are_those_of_places_and_sum_to_one(model):
     _, attention = model.forward_with_attention(grids(), captions())
-    assert attention.shape == (3, 5, 36)
+    assert attention.shape == (3, 5, 64)
     assert (attention > 0).all()
     assert torch.allclose(attention.sum(dim=2), torch.ones(3, 5))
 
@@ -82,7 +82,7 @@ def test_no_output_looks_ahead(model):
 
 def test_the_order_of_places_does_not_matter(model):
     """Attention is over a set: with the places in another order, the same scores."""
-    order = torch.randperm(36, generator=torch.Generator().manual_seed(3))
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(3))
     scores, attention = model.forward_with_attention(grids(), captions())
     same, permuted = model.forward_with_attention(grids()[:, order], captions())
     assert torch.allclose(scores, same, atol=1e-5)

@@ -32,7 +32,7 @@ def make_dataset(name: str, seed: int, captions=CAPTIONS) -> CaptionDataset:
     ids = list(range(12))
     groups = [[captions[(i + k) % len(captions)] for k in range(3)] for i in ids]
     split = Split(name, ids, [], groups, [])
-    features = random.random_sample((12, 512)).astype(numpy.float16)
+    features = random.random_sample((12, 384)).astype(numpy.float16)
     return CaptionDataset(split, features, Vocabulary.from_captions(sum(groups, []), 1))
 
 
