@@ -392,10 +392,11 @@ def attention_html(
         f'<div style="position:relative;line-height:0">{image}'
         f'<svg {square} style="position:absolute;left:0;top:0">{cells}{chosen}</svg></div>'
     )
+    largest = written.attention.max()
     bars = "".join(
         f"<tr{' style=font-weight:bold' if number == word else ''}>"
         f"<td>{html.escape(text)}</td><td>{weight:.2f}</td>"
-        f'<td><div style="background:#0173b2;height:0.7em;width:{100 * weight:.1f}px"></div></td>'
+        f'<td><div style="background:#0173b2;height:0.7em;width:{120 * weight / largest:.0f}px"></div></td>'
         "</tr>"
         for number, (text, weight) in enumerate(zip(written.words, of_place, strict=True))
     )
