@@ -396,8 +396,8 @@ def attention_html(
     bars = "".join(
         f"<tr{' style=font-weight:bold' if number == word else ''}>"
         f"<td>{html.escape(text)}</td><td>{weight:.2f}</td>"
-        f'<td><div style="background:#0173b2;height:0.7em;width:{120 * weight / largest:.0f}px"></div></td>'
-        "</tr>"
+        f'<td><div style="background:#0173b2;height:0.7em;width:{120 * weight / largest:.0f}px">'
+        "</div></td></tr>"
         for number, (text, weight) in enumerate(zip(written.words, of_place, strict=True))
     )
     table = (
