@@ -31,7 +31,8 @@ DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and do what it says."""
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         options.command(options)
     except (OSError, ValueError, RuntimeError) as error:
@@ -196,7 +197,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         go_on(run / "self-critical", epochs=options.self_critical, learning_rate=rate, loss=loss)
         blend(model, run / "best.safetensors", options.self_critical_share)
     path = run / "captioner.safetensors"
-    facts = {"data": options.data, "command": sys.argv[1:], "metrics": {}}
+    facts = {"data": options.data, "command": options.arguments, "metrics": {}}
     save_model(path, model, vocabulary, half=True, **facts)
     model = load_model(path)[0].to(device())  # what is scored is what is kept
     for name, array in (("val", validation), ("test", test)):

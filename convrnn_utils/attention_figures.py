@@ -15,10 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from convrnn_utils.data import read_image
+from convrnn_utils.decoding import attention_of, beams_at_end
 from convrnn_utils.plots import PALETTE, html_image, light_up
 from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
-from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
+from convrnn_utils.scene_shapes import place_shares
+from convrnn_utils.text import PAD, Vocabulary
 from convrnn_utils.widgets import Explorer, read_upload
 
 # ---------------------------------------------------------------- captions with their maps
@@ -44,9 +46,6 @@ def captions_of_beam(
 ) -> list[Written]:
     """All captions that are in the beam at the end, the most probable first.
 
-    ``decoding.beam_search`` gives the first of them for many pictures at a time; this one is for
-    a single picture, and keeps the maps.
-
     Args:
         model: a captioner that attends, in evaluation mode.
         image: what its ``start`` takes, (1, ...).
@@ -54,30 +53,15 @@ def captions_of_beam(
         beam_width: beginnings kept at every step, and captions at the end.
         max_words: captions end here at the latest.
     """
-    beams, state = [(0.0, [START], [])], model.start(image)  # log p, words, maps
-    for _ in range(max_words):
-        growing = [beam for beam in beams if beam[1][-1] != END]
-        if not growing:
-            break
-        words = torch.tensor([words[-1] for _, words, _ in growing], device=image.device)
-        logits, state, attention = model.step(words, state)
-        logits[:, [PAD, START, UNKNOWN]] = -torch.inf
-        best = logits.float().log_softmax(dim=1).topk(min(beam_width, logits.shape[1]), dim=1)
-        found = [(beam, None) for beam in beams if beam[1][-1] == END]
-        for row, (total, words, maps) in enumerate(growing):
-            weights = attention[row].float().cpu().numpy()
-            for step, word in zip(
-                best.values[row].tolist(), best.indices[row].tolist(), strict=True
-            ):
-                found.append(((total + step, [*words, word], [*maps, weights]), row))
-        found = sorted(found, key=lambda entry: -entry[0][0])[:beam_width]
-        beams = [beam for beam, _ in found]
-        rows = [row for beam, row in found if beam[1][-1] != END]
-        state = tuple(part[rows] for part in state)
-    return [
-        Written([vocabulary.words[word] for word in words[1:]], total, numpy.stack(maps))
-        for total, words, maps in beams
-    ]
+    beams, log_probabilities = beams_at_end(model, image, max_words, beam_width)
+    maps = attention_of(model, image, beams[0]).float().cpu().numpy()
+    written = []
+    for ids, total, attention in zip(
+        beams[0].tolist(), log_probabilities[0].tolist(), maps, strict=True
+    ):
+        words = [vocabulary.words[word] for word in ids if word != PAD]
+        written.append(Written(words, total, attention[: len(words)]))
+    return written
 
 
 # ---------------------------------------------------------------- which thing a word is about
@@ -132,11 +116,7 @@ def places_of(mask: numpy.ndarray, side: int, least: float = 0.0) -> numpy.ndarr
         side: places in a row of the grid; H is a multiple of it.
         least: share of a place's pixels of which the thing must cover more.
     """
-    if len(mask) % side:
-        raise ValueError(f"a mask of {len(mask)} pixels cannot be cut into {side} equal parts.")
-    cell = len(mask) // side
-    covered = numpy.asarray(mask, dtype=float).reshape(side, cell, side, cell).mean(axis=(1, 3))
-    return (covered > least).flatten()
+    return place_shares(mask, side) > least
 
 
 def weight_on(attention: numpy.ndarray, mask: numpy.ndarray, least: float = 0.0) -> float:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from convrnn_utils.data import read_image
-from convrnn_utils.decoding import beam_search
+from convrnn_utils.decoding import beam_search, forbid, words_before
 from convrnn_utils.plots import PALETTE, html_image, light_up
-from convrnn_utils.text import PAD, START, UNKNOWN, Vocabulary
+from convrnn_utils.text import Vocabulary
 from convrnn_utils.widgets import Explorer, read_upload
 
 
@@ -59,10 +59,8 @@ def caption_picture(
     pictures = model.cnn.preprocess(picture).unsqueeze(0).to(next(model.parameters()).device)
     features = model.cnn(pictures)  # (1, L, D)
     ids = beam_search(model, features, beam_width=beam_width, length_power=length_power)
-    read = torch.cat((torch.full_like(ids[:, :1], START), ids[:, :-1]), dim=1)
-    logits, attention = model.forward_with_attention(features, read)
-    logits[..., [PAD, START, UNKNOWN]] = -torch.inf  # never written
-    probabilities = logits[0].softmax(dim=1)  # (T, V)
+    logits, attention = model.forward_with_attention(features, words_before(ids))
+    probabilities = forbid(logits[0]).softmax(dim=1)  # (T, V)
     written = probabilities.gather(1, ids[0].unsqueeze(1)).squeeze(1)
 
     words = vocabulary.decode(ids[0]).split()

@@ -241,6 +241,13 @@ class CaptionDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def captions_by_picture(self) -> list[list[list[int]]]:
+        """The captions of each picture, as ids."""
+        captions: list[list[list[int]]] = [[] for _ in range(len(self.split))]
+        for row, caption in self.pairs:
+            captions[row].append(caption)
+        return captions
+
     def length(self, index: int) -> int:
         """Words of the caption of a pair, the special ones included."""
         return len(self.pairs[index][1])
@@ -269,10 +276,7 @@ class PictureDataset(CaptionDataset):
                 f"a picture of {split.name} has {fewest}, not {captions_each} captions."
             )
         super().__init__(split, inputs, vocabulary, max_words)
-        captions: list[list[list[int]]] = [[] for _ in range(len(split))]
-        for row, caption in self.pairs:
-            captions[row].append(caption)
-        self.captions = [group[:captions_each] for group in captions]
+        self.captions = [group[:captions_each] for group in self.captions_by_picture()]
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -8,10 +8,19 @@ from torch import Tensor
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 
-def _forbid(logits: Tensor) -> Tensor:
+def forbid(logits: Tensor) -> Tensor:
     """Scores (..., V) in which ``<pad>``, ``<start>`` and ``<unknown>`` can never be the best."""
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
     return logits
+
+
+def words_before(captions: Tensor) -> Tensor:
+    """What a model reads to give captions (B, T) a probability: ``<start>``, and all but the last.
+
+    Args:
+        captions: ids without ``<start>``, as ``greedy`` gives them.
+    """
+    return torch.cat((torch.full_like(captions[:, :1], START), captions[:, :-1]), dim=1)
 
 
 @torch.inference_mode()
@@ -72,7 +81,7 @@ def _write(
     written = []
     for _ in range(max_words):
         logits, state, _ = model.step(words, state)
-        words = choose(_forbid(logits)).masked_fill(finished, PAD)
+        words = choose(forbid(logits)).masked_fill(finished, PAD)
         written.append(words)
         finished |= words == END
         if finished.all():
@@ -86,18 +95,38 @@ def beam_search(
 ) -> Tensor:
     """Write a caption for each image, keeping the ``beam_width`` most probable beginnings.
 
-    All beams of all images take a step together. A caption that has ended stays in its beam with
-    the probability that it has.
-
     Args:
-        model, images, max_words: see ``greedy``.
-        beam_width: beginnings kept; 1 is greedy search.
+        model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
         length_power: of the beams at the end, the one whose log-probability, divided by its
             number of words to this power, is highest is taken. 0 takes the most probable one, 1
             the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one).
 
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
+    """
+    beams, log_probabilities = beams_at_end(model, images, max_words, beam_width)
+    lengths = (beams != PAD).sum(dim=2)
+    chosen = (log_probabilities / lengths**length_power).argmax(dim=1)
+    longest = lengths.gather(1, chosen.unsqueeze(1)).max()
+    return beams[torch.arange(len(images), device=images.device), chosen, :longest]
+
+
+@torch.inference_mode()
+def beams_at_end(
+    model, images: Tensor, max_words: int = 20, beam_width: int = 5
+) -> tuple[Tensor, Tensor]:
+    """All captions that are in the beam when a search ends, the most probable first.
+
+    All beams of all images take a step together. A caption that has ended stays in its beam with
+    the probability that it has.
+
+    Args:
+        model, images, max_words: see ``greedy``.
+        beam_width: beginnings kept at every step, and captions at the end.
+
+    Returns:
+        ids of words (B, beam_width, T) with T at most ``max_words``, without ``<start>``, and the
+        natural logarithms (B, beam_width) of the probabilities of these captions.
     """
     count = len(images)
     start = tuple(part.repeat_interleave(beam_width, dim=0) for part in model.start(images))
@@ -108,7 +137,7 @@ def beam_search(
     first = torch.arange(count, device=images.device).unsqueeze(1) * beam_width
     for _ in range(max_words):
         logits, state, _ = model.step(beams[:, :, -1].flatten(), state)
-        steps = _forbid(logits).float().log_softmax(dim=1).view(count, beam_width, -1)
+        steps = forbid(logits).float().log_softmax(dim=1).view(count, beam_width, -1)
         ended = (beams[:, :, -1] == END) | (beams[:, :, -1] == PAD)
         steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
         steps[:, :, PAD].masked_fill_(ended, 0.0)  # the only way on from an end, and free
@@ -125,11 +154,7 @@ def beam_search(
             part if part is unchanged else part[rows]
             for part, unchanged in zip(state, start, strict=True)
         )
-    lengths = (beams[:, :, 1:] != PAD).sum(dim=2)
-    chosen = (log_probabilities / lengths**length_power).argmax(dim=1)
-    captions = beams[torch.arange(count, device=images.device), chosen, 1:]
-    longest = lengths.gather(1, chosen.unsqueeze(1)).max()
-    return captions[:, :longest]
+    return beams[:, :, 1:], log_probabilities
 
 
 def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
@@ -141,9 +166,8 @@ def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
         captions: ids (n · B, T) without ``<start>``, as ``greedy`` and ``sample`` give them;
             padding counts nothing.
     """
-    first = torch.full_like(captions[:, :1], START)
-    logits = model(images, torch.cat((first, captions[:, :-1]), dim=1))[:, -captions.shape[1] :]
-    words = _forbid(logits.float()).log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
+    logits = model(images, words_before(captions))[:, -captions.shape[1] :]
+    words = forbid(logits.float()).log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
     return words.masked_fill(captions == PAD, 0.0)
 
 
@@ -160,15 +184,14 @@ def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attention_of(model, images: Tensor, captions: Tensor) -> Tensor:
-    """Where a model that attends looked for each word of captions: weights (B, T, L).
+    """Where a model that attends looked for each word of captions: weights (n · B, T, L).
 
     Args:
         model: has ``forward_with_attention`` and is in evaluation mode.
         images: (B, ...).
         captions: ids (B, T) without ``<start>``, as ``greedy`` gives them.
     """
-    first = torch.full_like(captions[:, :1], START)
-    return model.forward_with_attention(images, torch.cat((first, captions[:, :-1]), dim=1))[1]
+    return model.forward_with_attention(images, words_before(captions))[1]
 
 
 def caption_all(

@@ -28,6 +28,16 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def has_bfloat16(where: torch.device) -> bool:
+    """Whether mixed precision pays there: devices with units for matrices of bfloat16.
+
+    CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on).
+    """
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return where.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
 def profile() -> str:
     """The name of the profile: ``smoke``, ``laptop`` or ``gpu``.
 

@@ -103,3 +103,19 @@ def masks(scene: Scene) -> numpy.ndarray:
         visible[:index] &= ~mask
         visible[index] = mask
     return visible
+
+
+def place_shares(mask: numpy.ndarray, side: int) -> numpy.ndarray:
+    """The share of each place of a grid that a mask covers: (side · side,), row by row.
+
+    Args:
+        mask: (H, H) of True and False.
+        side: places in a row of the grid.
+
+    Raises:
+        ValueError: H is no multiple of ``side``.
+    """
+    if len(mask) % side:
+        raise ValueError(f"a mask of {len(mask)} pixels cannot be cut into {side} equal parts.")
+    step = len(mask) // side
+    return mask.reshape(side, step, side, step).mean(axis=(1, 3)).ravel()

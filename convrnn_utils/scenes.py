@@ -42,7 +42,7 @@ from convrnn_utils.scene_model import (
 )
 from convrnn_utils.scene_reading import parse
 from convrnn_utils.scene_sampling import sample_clip, sample_scene
-from convrnn_utils.scene_shapes import masks
+from convrnn_utils.scene_shapes import masks, place_shares
 
 __all__ = [
     "ACTIONS",
@@ -65,6 +65,7 @@ __all__ = [
     "faithfulness",
     "masks",
     "parse",
+    "place_shares",
     "png",
     "sample_clip",
     "sample_scene",

@@ -97,10 +97,7 @@ class SelfCriticalLoss:
     def __init__(self, dataset: CaptionDataset, captions_each: int = 5, max_words: int = 18):
         if captions_each < 2:
             raise ValueError("a caption needs another one to be compared with; draw two at least.")
-        captions: list[list[list[int]]] = [[] for _ in range(len(dataset.split))]
-        for row, caption in dataset.pairs:
-            captions[row].append(caption)
-        self.reward = CiderReward(captions)
+        self.reward = CiderReward(dataset.captions_by_picture())
         self.captions_each, self.max_words = captions_each, max_words
 
     def __call__(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
@@ -116,15 +113,6 @@ class SelfCriticalLoss:
         model.train(training)
         weighted = advantages.to(logarithms.device).unsqueeze(1) * logarithms
         return -weighted.sum() / (drawn != PAD).sum()
-
-    @torch.no_grad()
-    def mean_reward(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> float:
-        """The mean score, from 0 to 10, of captions drawn for inputs with these references.
-
-        The model should be in evaluation mode.
-        """
-        references = captions.unflatten(0, (len(inputs), -1))
-        return self._rewards(self._draw(model, inputs), references).mean().item()
 
     def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Captions (B · captions_each, T), drawn by lot."""

@@ -28,9 +28,8 @@ from tqdm import tqdm
 
 from convrnn_utils import files, scenes
 from convrnn_utils.encoders import SMALL_CNN_SIDE, SMALL_CNN_WEIGHTS, ImageEncoder, create_encoder
-from convrnn_utils.env import device, keep_freed_memory, seed_everything
+from convrnn_utils.env import device, has_bfloat16, keep_freed_memory, seed_everything
 from convrnn_utils.scenes import Scene, Thing
-from convrnn_utils.training import has_bfloat16
 
 LOOKS = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))
 LEAST_SHARE = 0.35  # of a place that a thing covers, for the place to be the thing's
@@ -89,19 +88,13 @@ def place_table(drawn: list[Scene], side: int = SMALL_CNN_SIDE) -> Tensor:
     table = torch.full((len(drawn), side * side, 4), -100)
     table[:, :, 0] = len(scenes.SHAPES)
     for row, scene in enumerate(drawn):
-        shares = numpy.stack([_shares(mask, side) for mask in scenes.masks(scene)])
+        shares = numpy.stack([scenes.place_shares(mask, side) for mask in scenes.masks(scene)])
         owned = shares >= LEAST_SHARE
         owned[range(len(shares)), shares.argmax(axis=1)] = True
         shares = numpy.where(owned, shares, 0)
         for place in numpy.flatnonzero(owned.any(axis=0)):
             table[row, place] = torch.tensor(_looks(scene.things[shares[:, place].argmax()]))
     return table
-
-
-def _shares(mask: numpy.ndarray, side: int) -> numpy.ndarray:
-    """The share of each of side · side places that a mask (96, 96) covers, row by row."""
-    step = scenes.SIZE // side
-    return mask.reshape(side, step, side, step).mean(axis=(1, 3)).ravel()
 
 
 def _looks(thing: Thing) -> list[int]:

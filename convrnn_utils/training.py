@@ -24,6 +24,7 @@ from convrnn_utils.checkpoints import (
 )
 from convrnn_utils.data import CaptionDataset, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
+from convrnn_utils.env import has_bfloat16
 from convrnn_utils.text import PAD
 
 
@@ -140,7 +141,7 @@ def train(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,
-        "loss": type(loss).__name__ if loss else "teacher_forcing_loss",
+        "loss": getattr(loss or teacher_forcing_loss, "__name__", type(loss).__name__),
         "clip_norm": clip_norm,
         "averaging": averaging,
         "patience": patience,
@@ -266,16 +267,6 @@ def blend(model: nn.Module, path: Path, share: float) -> None:
     for name, weight in trained_weights(model).items():
         if weight.is_floating_point():
             weight.copy_(before[name].to(weight).lerp(weight, share))
-
-
-def has_bfloat16(where: torch.device) -> bool:
-    """Whether mixed precision pays there: devices with units for matrices of bfloat16.
-
-    CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on).
-    """
-    if where.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return where.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _finish_epoch(model, training, validation, folder, progress) -> None:

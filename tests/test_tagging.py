@@ -33,7 +33,7 @@ def test_a_place_is_the_things_that_covers_most_of_it():
     square += [scenes.PATTERNS.index("striped"), list(scenes.SIZES).index("large")]
     assert places[4, 2].tolist() == square  # pixels 24 to 35 across, 48 to 59 down
     assert places[0, 0].tolist() == [len(scenes.SHAPES), -100, -100, -100]
-    shares = numpy.stack([tagging._shares(mask, 8) for mask in scenes.masks(scene)])
+    shares = numpy.stack([scenes.place_shares(mask, 8) for mask in scenes.masks(scene)])
     shares = torch.from_numpy(shares).view(2, 8, 8)
     own = (shares >= tagging.LEAST_SHARE) & (shares == shares.max(dim=0).values)
     assert torch.equal(places[:, :, 0] == square[0], own[0])
@@ -42,7 +42,7 @@ def test_a_place_is_the_things_that_covers_most_of_it():
 
 def test_a_small_thing_astride_four_places_has_one_of_them():
     scene = Scene((thing("moon", "blue", 47.5, 47.5, 7.0),), "sand", 1)
-    assert tagging._shares(scenes.masks(scene)[0], 8).max() < tagging.LEAST_SHARE
+    assert scenes.place_shares(scenes.masks(scene)[0], 8).max() < tagging.LEAST_SHARE
     places = tagging.place_table([scene])[0]
     assert (places[:, 0] == scenes.SHAPES.index("moon")).sum() == 1
 
