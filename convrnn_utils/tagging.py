@@ -132,7 +132,7 @@ def train(
     places: Tensor,
     tags: Tensor,
     epochs: int,
-    batch_size: int = 128,
+    batch_size: int = 96,
 ) -> None:
     """Train encoder and heads by AdamW; the learning rate rises for a short time, then falls.
 
@@ -202,7 +202,7 @@ def main() -> None:
     """Draw, train, measure and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=50_000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS)
     options = parser.parse_args()
 
