@@ -1,6 +1,7 @@
 # make lab     open the course in JupyterLab (make lab ARGS=--no-browser on a server)
 # make test    run every test: style, helper module, notebooks
 # make save    run the notebooks in full and save them with their outputs
+# make publish REPO=owner/name    write the address of your copy into badges, links, set-up cells
 # make clean   remove .venv and what was drawn, downloaded or trained
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ ARGS ?=
 
 export CONVRNN_PROFILE
 
-.PHONY: lab test save clean
+.PHONY: lab test save publish clean
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
@@ -29,6 +30,9 @@ test: .venv/complete
 
 save: .venv/complete
 	$(BIN)/python notebooks/save_outputs.py $(ARGS)
+
+publish:
+	$(PYTHON) notebooks/publish.py $(REPO)
 
 clean:
 	git clean -dfX --quiet

@@ -1,6 +1,6 @@
 """The helper module of the course: what its notebooks build, in its final form."""
 
-from convrnn_utils.env import keep_freed_memory
+from convrnn_utils.memory import keep_freed_memory
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,7 @@ from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.scene_shapes import place_shares
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.widgets import Explorer, read_upload
+from convrnn_utils.widgets import Explorer, last_upload, read_upload
 
 # ---------------------------------------------------------------- captions with their maps
 
@@ -306,7 +306,7 @@ def attention_explorer(
         if not upload.value:
             return
         try:
-            image = read_upload(upload.value[-1])
+            image = read_upload(last_upload(upload))
         except ValueError as error:
             result.value = f'<p role="status">{html.escape(str(error))}</p>'
             return

@@ -17,7 +17,7 @@ from convrnn_utils.data import read_image
 from convrnn_utils.decoding import beam_search, forbid, words_before
 from convrnn_utils.plots import PALETTE, html_image, light_up
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.widgets import Explorer, read_upload
+from convrnn_utils.widgets import Explorer, last_upload, read_upload
 
 
 class Caption(NamedTuple):
@@ -160,7 +160,7 @@ def caption_explorer(
     def receive(_=None) -> None:
         if not upload.value:
             return
-        file = upload.value[-1]
+        file = last_upload(upload)
         try:
             received = read_upload(file)
         except ValueError as error:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import ipywidgets
 import torch
 
+from convrnn_utils import hosted
 from convrnn_utils.env import data_folder, describe, device, profile, repository
 from convrnn_utils.widgets import Explorer
 
@@ -86,7 +87,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 def report(findings: Sequence[Finding]) -> str:
     """What to put into an issue: course, system, packages, findings; no names and no folders."""
-    packages = ", ".join(f"{name} {_version(name)}" for name in _requirements())
+    packages = ", ".join(f"{name} {_version(name)}" for name in hosted.requirements())
     lines = [
         f"Course: {_course()}",
         f"System: {platform.platform()}",
@@ -120,7 +121,12 @@ def _python() -> tuple[str, ...]:
 
 
 def _packages() -> tuple[str, ...]:
-    requirements = _requirements()
+    host = hosted.host()
+    requirements = {
+        name: least
+        for name, least in hosted.requirements().items()
+        if not (host and name in hosted.TOOLS)  # there notebooks are read in another program
+    }
     absent = [name for name in requirements if _version(name) == "absent"]
     old = [
         f"{name} {_version(name)} (at least {least})"
@@ -129,7 +135,10 @@ def _packages() -> tuple[str, ...]:
     ]
     if not absent and not old:
         return FINE, f"all {len(requirements)} of requirements.txt"
-    return PROBLEM, f"absent or too old: {', '.join(absent + old)}", f"in the course: {INSTALL}"
+    found = f"absent or too old: {', '.join(absent + old)}"
+    if host and not absent:
+        return MISSING, found, f"they stay as {host} has them; if a cell fails, say so in an issue"
+    return PROBLEM, found, f"in the course: {INSTALL}"
 
 
 def _pytorch() -> tuple[str, ...]:
@@ -292,12 +301,6 @@ CHECKS = {
 
 
 # ---------------------------------------------------------------- what the checks share
-
-
-def _requirements() -> dict[str, str]:
-    """The least version of each package, by its name, from requirements.txt."""
-    text = (repository() / "requirements.txt").read_text(encoding="utf-8")
-    return dict(re.findall(r"^([\w.-]+)>=([\d.]+)", text, re.MULTILINE))
 
 
 def _version(package: str) -> str:

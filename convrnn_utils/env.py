@@ -1,6 +1,5 @@
 """The machine a notebook runs on: its seed, device, profile and folders."""
 
-import ctypes
 import os
 import random
 import sys
@@ -62,23 +61,6 @@ def pick(*, smoke, laptop, gpu):
     CPU cores and a few minutes, ``gpu`` for the full training.
     """
     return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[profile()]
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep the memory that torch frees, instead of giving it back each time.
-
-    By default glibc returns every large block to the system, which clears it again page by page
-    at the next allocation; for a CNN on a CPU that can take longer than the arithmetic. Where the
-    C library is another one, nothing happens.
-    """
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the numbers of malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for option in (trim_threshold, mmap_threshold):
-        mallopt(option, 2**31 - 1)
-    mallopt(top_pad, 2**26)
 
 
 def check_shape(tensor, *sizes):

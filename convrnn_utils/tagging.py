@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from convrnn_utils import files, scenes
 from convrnn_utils.encoders import SMALL_CNN_SIDE, SMALL_CNN_WEIGHTS, ImageEncoder, create_encoder
-from convrnn_utils.env import device, has_bfloat16, keep_freed_memory, seed_everything
+from convrnn_utils.env import device, has_bfloat16, seed_everything
+from convrnn_utils.memory import keep_freed_memory
 from convrnn_utils.scenes import Scene, Thing
 
 LOOKS = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))

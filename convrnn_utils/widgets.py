@@ -110,6 +110,14 @@ def picture_html(path: Path, text: str, style: str = "", longest: int = 240) -> 
     return html_image(picture, text, "jpeg", style)
 
 
+def last_upload(upload: ipywidgets.FileUpload) -> Mapping:
+    """The file that was chosen last: its ``"name"`` and its ``"content"``."""
+    if isinstance(upload.value, Mapping):  # ipywidgets 7, which Colab has
+        name, file = list(upload.value.items())[-1]
+        return {"name": name, "content": file["content"]}
+    return upload.value[-1]
+
+
 def read_upload(file: Mapping) -> Image.Image:
     """The picture in a file that ``ipywidgets.FileUpload`` has received.
 

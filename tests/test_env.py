@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import convrnn_utils
-from convrnn_utils import env
+from convrnn_utils import env, memory
 
 
 def draw_from_each_generator():
@@ -117,15 +117,15 @@ def test_where_the_c_library_is_another_one_nothing_happens(monkeypatch, error):
     def missing(name):
         raise error
 
-    monkeypatch.setattr(env.ctypes, "CDLL", missing)
-    env.keep_freed_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    memory.keep_freed_memory()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the settings are glibc's")
 def test_freed_memory_is_kept_and_used_again():
     resource = pytest.importorskip("resource")
-    env.keep_freed_memory()
-    env.keep_freed_memory()  # a second time does no harm
+    memory.keep_freed_memory()
+    memory.keep_freed_memory()  # a second time does no harm
 
     def page_faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
