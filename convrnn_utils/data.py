@@ -7,7 +7,10 @@ downloading or converting where that is needed; ``load_split`` reads one split o
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -194,12 +197,18 @@ def cached_features(
 
 @torch.inference_mode()
 def _write_features(path: Path, pictures: Pictures, encoder, pooled: bool, batch_size: int) -> None:
-    where = encoder.mean.device
+    where, network = encoder.mean.device, encoder.folded()
     features = None
     starts = range(0, len(pictures), batch_size)
-    for start in tqdm(starts, desc=f"features ({encoder.name})", leave=False):
-        rows = range(start, min(start + batch_size, len(pictures)))
-        grid = encoder(pictures[rows].to(where))
+    batches = [range(start, min(start + batch_size, len(pictures))) for start in starts]
+    bar = tqdm(
+        zip(starts, _read_ahead(pictures, batches), strict=True),
+        total=len(batches),
+        desc=f"features ({encoder.name})",
+        leave=False,
+    )
+    for start, images in bar:
+        grid = network(images.to(where))
         batch = (grid.mean(dim=1) if pooled else grid).cpu().numpy().astype(numpy.float16)
         if not numpy.isfinite(batch).all():
             raise ValueError(f"{encoder.name} gives features beyond the range of fp16 (65,504).")
@@ -208,6 +217,18 @@ def _write_features(path: Path, pictures: Pictures, encoder, pooled: bool, batch
             features = numpy.lib.format.open_memmap(path, "w+", numpy.float16, shape)
         features[start : start + len(batch)] = batch
     features.flush()
+
+
+def _read_ahead(pictures: Pictures, batches: Sequence[range]) -> Iterator[Tensor]:
+    """The pictures of each batch; while one is in use, threads decode those after it."""
+    workers = min(os.cpu_count() or 1, 8)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque(pool.submit(pictures.__getitem__, rows) for rows in batches[:workers])
+        for following in [*batches[workers:], *[None] * len(waiting)]:
+            images = waiting.popleft().result()
+            if following is not None:
+                waiting.append(pool.submit(pictures.__getitem__, following))
+            yield images
 
 
 def _fingerprint(split: Split, encoder) -> str:

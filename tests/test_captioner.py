@@ -23,7 +23,7 @@ def test_it_takes_at_most_12_megabytes():
     assert SHIPPED_CAPTIONER.stat().st_size <= 12e6
 
 
-def test_it_writes_what_its_card_promises(card):
+def test_it_writes_what_its_card_promises(card, monkeypatch, tmp_path):
     promised = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", card, re.MULTILINE))
     photos = data.load_split(data.photos(), "test")
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
@@ -31,6 +31,9 @@ def test_it_writes_what_its_card_promises(card):
     search = partial(beam_search, beam_width=5, length_power=1.0)
     written = caption_all(model, pictures, vocabulary, batch_size=8, search=search)
     assert promised == dict(zip([path.stem for path in photos.paths], written, strict=True))
+    monkeypatch.setenv("CONVRNN_DATA", str(tmp_path))
+    features = data.cached_features(photos, model.cnn)  # computed the fast way
+    assert written == caption_all(model, features, vocabulary, search=search)
 
 
 def test_its_card_has_the_scores_that_it_was_saved_with(card):

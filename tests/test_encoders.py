@@ -307,6 +307,29 @@ def test_the_fingerprint_changes_with_the_weights_and_the_normalisation():
     assert len({first, weights.fingerprint(), statistics.fingerprint()}) == 3
 
 
+def test_folded_gives_the_same_features_without_batch_normalisation(lite, photographs):
+    fast, pictures = lite.folded(), photographs[1][:4]
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in fast.modules())
+    with torch.inference_mode():
+        expected, features = lite(pictures), fast(pictures)
+    assert expected.max() > 1
+    torch.testing.assert_close(features, expected, rtol=0, atol=2e-4)
+    assert any(isinstance(part, nn.BatchNorm2d) for part in lite.modules())  # is as it was
+
+
+def test_the_small_cnn_folds_too():
+    encoder = create_encoder("small_cnn")
+    pictures = bytes_of_pictures(4, 96)
+    fast = encoder.folded()
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in fast.modules())
+    torch.testing.assert_close(fast(pictures), encoder(pictures), rtol=1e-4, atol=1e-4)
+
+
+def test_only_frozen_networks_of_known_order_are_folded():
+    for encoder in (create_encoder("resnet18", None), create_encoder("small_cnn", frozen=False)):
+        assert encoder.folded() is encoder
+
+
 # ---------------------------------------------------------------- encoders by name
 
 
