@@ -1,6 +1,7 @@
 # make lab     open the course in JupyterLab (make lab ARGS=--no-browser on a server)
 # make test    run every test: style, helper module, notebooks
 # make save    run the notebooks in full and save them with their outputs
+# make versions a student's and an instructor's version of each notebook, into build/
 # make publish REPO=owner/name    write the address of your copy into badges, links, set-up cells
 # make clean   remove .venv and what was drawn, downloaded or trained
 
@@ -10,7 +11,7 @@ ARGS ?=
 
 export CONVRNN_PROFILE
 
-.PHONY: lab test save publish clean
+.PHONY: lab test save versions publish clean
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
@@ -30,6 +31,9 @@ test: .venv/complete
 
 save: .venv/complete
 	$(BIN)/python notebooks/save_outputs.py $(ARGS)
+
+versions: .venv/complete
+	$(BIN)/python notebooks/versions.py
 
 publish:
 	$(PYTHON) notebooks/publish.py $(REPO)

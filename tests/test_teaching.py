@@ -1,0 +1,112 @@
+"""What a lecturer gets: versions for students and for instructors, a guide, exercises that answer."""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "notebooks"))
+import versions  # noqa: E402
+
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+OPEN = re.compile(r"\*\*Exercise \d+ \(open\)")
+NOT_DONE = re.compile(r"^Exercise (\d+)(:| is) not done yet", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return versions.write_versions(tmp_path_factory.mktemp("build"))
+
+
+@pytest.fixture(params=LESSONS, ids=[path.stem for path in LESSONS])
+def lesson(request):
+    return request.param
+
+
+def of(written, kind, lesson):
+    path = next(p for p in written if p.parent.name == kind and p.name == lesson.name)
+    return nbformat.read(path, as_version=4)
+
+
+def sources(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_students_version_is_blank_and_names_no_solution(written, lesson):
+    student = of(written, "student", lesson)
+    nbformat.validate(student)
+    assert sources(student) == sources(nbformat.read(lesson, as_version=4))
+    assert not any(cell.get("outputs") for cell in student.cells)
+    text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
+    assert "](solutions" not in text and "Solutions are in" not in text
+
+
+def test_the_instructors_version_has_outputs_and_every_solution(written, lesson):
+    instructor = of(written, "instructor", lesson)
+    nbformat.validate(instructor)
+    assert any(cell.get("outputs") for cell in instructor.cells)
+    added = [c.source for c in instructor.cells if c.source.startswith("### Solution")]
+    path = lesson.parent / "solutions" / f"{lesson.stem}_solutions.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    first = next(i for i, cell in enumerate(cells) if versions.EXERCISE.search(cell.source))
+    for cell in cells[first:]:
+        assert any(cell.source in text for text in added), cell.source[:100]
+
+
+def test_a_solution_stands_under_its_exercise(written, lesson):
+    number = None
+    for cell in of(written, "instructor", lesson).cells:
+        if cell.source.startswith("### Solution"):
+            assert versions.EXERCISE.search(cell.source)[1] in number
+        elif cell.cell_type == "markdown" and versions.EXERCISE.search(cell.source):
+            number = versions.EXERCISE.findall(cell.source)
+
+
+def test_a_blank_exercise_says_politely_that_it_is_not_done(lesson):
+    """The notebooks are saved and tested with blank exercises: so their checks ran, and ran on."""
+    cells = nbformat.read(lesson, as_version=4).cells
+    expected, answered = set(), set()
+    for place, cell in enumerate(cells):
+        if cell.cell_type == "markdown":
+            numbers = versions.EXERCISE.findall(cell.source)
+            has_stub = place + 1 < len(cells) and "exercise" in cells[place + 1].metadata.get(
+                "tags", []
+            )
+            if numbers and has_stub and not OPEN.search(cell.source):
+                expected |= set(numbers)
+        for output in cell.get("outputs", []):
+            answered |= {number for number, _ in NOT_DONE.findall(output.get("text", ""))}
+    assert expected and expected == answered
+
+
+def test_links_of_the_versions_lead_to_the_same_files(written, lesson):
+    student = of(written, "student", lesson)
+    text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        place = ROOT / "build" / "student" / target
+        beside = ROOT / "notebooks" / target
+        assert place.resolve().exists() or (target.count("/") == 0 and beside.exists()), target
+
+
+def test_the_guide_has_all_parts_for_every_lesson(lesson):
+    guide = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    number = lesson.stem[:2]
+    part = re.search(rf"^## {number} .*?(?=^## )", guide, re.MULTILINE | re.DOTALL)[0]
+    for heading in ("Objectives.", "Time.", "Where they get stuck.", "To discuss.", "To cut."):
+        assert f"**{heading}**" in part
+    assert len(re.findall(r"^\d\. \*[^*]+\*", part, re.MULTILINE)) == 3  # questions
+
+
+def test_the_guide_speaks_of_sections_that_exist():
+    guide = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    for lesson in LESSONS:
+        number = lesson.stem[:2]
+        part = re.search(rf"^## {number} .*?(?=^## )", guide, re.MULTILINE | re.DOTALL)[0]
+        text = lesson.read_text(encoding="utf-8")
+        named = set(re.findall(r"[Ss]ections? (\d(?:\.\d)?)", part))
+        named |= set(re.findall(r"\((\d\.\d)\)", part))
+        for section in named - {"2" if number == "00" else ""}:
+            assert re.search(rf"#+ {re.escape(section)} ", text), f"{number}: section {section}"
