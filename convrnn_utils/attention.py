@@ -33,6 +33,8 @@ class ShowAttendTell(nn.Module):
         cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
     """
 
+    shared = 2  # keys and values: the first parts of the state, which belong to a picture
+
     def __init__(
         self,
         embed_size: int,
@@ -116,7 +118,10 @@ class ShowAttendTell(nn.Module):
         return self._scores(torch.stack(states, dim=1)), torch.stack(attention, dim=1)
 
     def step(self, words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple, Tensor]:
-        """Read words (B,); give scores (B, vocab_size), the new state, and the weights (B, L)."""
+        """Read words (n · B,); give scores (n · B, vocab_size), the new state, weights (n · B, L).
+
+        Keys and values are those of B pictures, with n captions each.
+        """
         keys, values, hidden, cell = state
         context, weights = self.attend(keys, values, hidden)
         embedding = self.embed(words)

@@ -9,7 +9,9 @@ A decoder is anything with three methods; training, generation and plots know no
 - ``step(words, state)`` reads one word a caption and gives the scores of the next word, the new
   state, and where the decoder looked (``None`` if it does not look).
 
-A state is a tuple of tensors with the batch first, so that a search can reorder it by index.
+A state is a tuple of tensors with the batch first, so that a search can reorder it by index. Where
+a decoder has a number ``shared``, so many parts at the front of the state belong to a picture, and
+``step`` takes n captions a picture beside them, one after the other: they are never repeated.
 """
 
 import torch

@@ -75,7 +75,7 @@ def _write(
     model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
 ) -> Tensor:
     """Captions (B, T), one word after the other; ``choose`` takes scores (B, V) to words (B,)."""
-    state = tuple(part.repeat_interleave(captions_each, dim=0) for part in model.start(images))
+    state = _for_captions(model, model.start(images), captions_each)
     words = torch.full((len(images) * captions_each,), START, device=images.device)
     finished = torch.zeros_like(words, dtype=torch.bool)
     written = []
@@ -87,6 +87,13 @@ def _write(
         if finished.all():
             break
     return torch.stack(written, dim=1)
+
+
+def _for_captions(model, state: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
+    """The state of pictures, repeated for each of their captions but for what these share."""
+    shared = getattr(model, "shared", 0)
+    own = (part.repeat_interleave(each, dim=0) for part in state[shared:])
+    return *state[:shared], *own
 
 
 @torch.inference_mode()
@@ -117,8 +124,9 @@ def beams_at_end(
 ) -> tuple[Tensor, Tensor]:
     """All captions that are in the beam when a search ends, the most probable first.
 
-    All beams of all images take a step together. A caption that has ended stays in its beam with
-    the probability that it has.
+    All beams of all images take a step together; images whose beams have all ended leave the batch
+    when they are a quarter of it. A caption that has ended stays in its beam with the probability
+    that it has.
 
     Args:
         model, images, max_words: see ``greedy``.
@@ -128,33 +136,63 @@ def beams_at_end(
         ids of words (B, beam_width, T) with T at most ``max_words``, without ``<start>``, and the
         natural logarithms (B, beam_width) of the probabilities of these captions.
     """
-    count = len(images)
-    start = tuple(part.repeat_interleave(beam_width, dim=0) for part in model.start(images))
-    state = start
-    beams = torch.full((count, beam_width, 1), START, device=images.device)
-    log_probabilities = torch.full((count, beam_width), -torch.inf, device=images.device)
-    log_probabilities[:, 0] = 0.0  # all beams begin alike: only one may count
-    first = torch.arange(count, device=images.device).unsqueeze(1) * beam_width
-    for _ in range(max_words):
-        logits, state, _ = model.step(beams[:, :, -1].flatten(), state)
-        steps = forbid(logits).float().log_softmax(dim=1).view(count, beam_width, -1)
-        ended = (beams[:, :, -1] == END) | (beams[:, :, -1] == PAD)
-        steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
-        steps[:, :, PAD].masked_fill_(ended, 0.0)  # the only way on from an end, and free
-        totals = (log_probabilities.unsqueeze(2) + steps).flatten(1)
-        log_probabilities, best = totals.topk(beam_width, dim=1)
-        parents, words = best // steps.shape[2], best % steps.shape[2]
-        beams = beams.gather(1, parents.unsqueeze(2).expand(-1, -1, beams.shape[2]))
-        beams = torch.cat((beams, words.unsqueeze(2)), dim=2)
-        if ((words == END) | (words == PAD)).all():
-            break
-        rows = (first + parents).flatten()
-        # what no step has changed is the same for all beams of a picture: the places, say
-        state = tuple(
-            part if part is unchanged else part[rows]
-            for part, unchanged in zip(state, start, strict=True)
+    count, shared = len(images), getattr(model, "shared", 0)
+    found = torch.full((count, beam_width, max_words), PAD, device=images.device)
+    scores = torch.zeros((count, beam_width), device=images.device)
+    rows = torch.arange(count, device=images.device)  # those of the images still in the batch
+    state = model.start(images)
+    beams = torch.full((count, 1, 1), START, device=images.device)  # all begin alike: one is enough
+    log_probabilities = torch.zeros((count, 1), device=images.device)
+    for length in range(1, max_words + 1):
+        before, width = state, beams.shape[1]
+        logits, state, _ = model.step(beams[:, :, -1].flatten(), before)
+        beams, log_probabilities, parents = _grow(beams, log_probabilities, logits, beam_width)
+        staying = ~_has_ended(beams).all(dim=1)
+        leaving = len(staying) - staying.sum().item()
+        parents = parents + width * torch.arange(len(parents), device=images.device).unsqueeze(1)
+        if 4 * leaving >= len(staying):
+            found[rows, :, :length], scores[rows] = beams[:, :, 1:], log_probabilities
+            if leaving == len(staying):
+                break
+            rows, beams, parents = rows[staying], beams[staying], parents[staying]
+            log_probabilities = log_probabilities[staying]
+            state = (*(part[staying] for part in state[:shared]), *state[shared:])
+        # what a step has not changed is the same for all beams of an image: its places, say
+        own = (
+            part if part is old and len(part) == parents.numel() else part[parents.flatten()]
+            for part, old in zip(state[shared:], before[shared:], strict=True)
         )
-    return beams[:, :, 1:], log_probabilities
+        state = (*state[:shared], *own)
+    else:
+        found[rows], scores[rows] = beams[:, :, 1:], log_probabilities
+    return found[:, :, :length], scores
+
+
+def _has_ended(beams: Tensor) -> Tensor:
+    """Which captions (B, n, T) are complete: (B, n)."""
+    return (beams[:, :, -1] == END) | (beams[:, :, -1] == PAD)
+
+
+def _grow(
+    beams: Tensor, log_probabilities: Tensor, logits: Tensor, beam_width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The most probable ways to go on from beams (B, n, T), given scores (n · B, V) of words.
+
+    Returns:
+        beams (B, beam_width, T + 1), their log-probabilities, and which of the n they come from.
+    """
+    steps = forbid(logits).float().log_softmax(dim=1).view(*beams.shape[:2], -1)
+    ended = _has_ended(beams)
+    steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
+    steps[:, :, PAD].masked_fill_(ended, 0.0)  # the only way on from an end, and free
+    totals = (log_probabilities.unsqueeze(2) + steps).flatten(1)
+    too_few = max(0, beam_width - totals.shape[1])  # in the first step, for a very wide beam
+    totals = torch.nn.functional.pad(totals, (0, too_few), value=-torch.inf)
+    log_probabilities, best = totals.topk(beam_width, dim=1)
+    parents = (best // steps.shape[2]).clamp(max=beams.shape[1] - 1)
+    beams = beams.gather(1, parents.unsqueeze(2).expand(-1, -1, beams.shape[2]))
+    words = (best % steps.shape[2]).unsqueeze(2)
+    return torch.cat((beams, words), dim=2), log_probabilities, parents
 
 
 def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:

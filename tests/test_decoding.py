@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from convrnn_utils.decoding import attention_of, beam_search, greedy, log_probability, sample
+from convrnn_utils.decoding import (
+    attention_of,
+    beam_search,
+    beams_at_end,
+    greedy,
+    log_probability,
+    sample,
+)
 from convrnn_utils.text import END, PAD, START
 
 VOCABULARY = 8  # of which 5, 6 and 7 are words and 4 is another
@@ -75,6 +82,52 @@ def test_images_do_not_disturb_each_other(beam_width):
     for row, image in enumerate([2, 0, 3, 1, 2]):
         alone = pad(beam_search(model, torch.tensor([image]), 7, beam_width), 7)
         assert together[row].tolist() == alone[0].tolist()
+
+
+class Sharing(Markov):
+    """The same model, but the images are in the state once for all captions of theirs."""
+
+    shared = 1
+
+    def step(self, words, state):
+        images, before = state
+        logits, (_, words), _ = super().step(
+            words, (images.repeat_interleave(len(words) // len(images)), before)
+        )
+        return logits, (images, words), None
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("beam_width", [1, 5, 40])
+def test_what_captions_share_need_not_be_repeated(seed, beam_width):
+    images = torch.arange(4).repeat(3)
+    for plain, shared in zip(
+        beams_at_end(Markov(seed), images, 6, beam_width),
+        beams_at_end(Sharing(seed), images, 6, beam_width),
+        strict=True,
+    ):
+        assert torch.equal(plain, shared)
+
+
+def test_samples_of_one_picture_share_what_they_may():
+    drawn = []
+    for model in (Markov(4), Sharing(4)):
+        torch.manual_seed(1)
+        drawn.append(sample(model, torch.arange(4), 6, captions_each=3))
+    assert torch.equal(*drawn)
+
+
+def test_images_that_are_done_leave_the_batch():
+    """Images 0 and 1 end at once, and no step has them from then on; the others write on."""
+    model, seen = Markov(0), []
+    model.table.data[:2, :, :, END] = 50
+    model.table.data[2:, :, :, END] = -50
+    step = model.step
+    model.step = lambda words, state: (seen.append(len(words)), step(words, state))[1]
+    captions = beam_search(model, torch.arange(4), 5, 3)
+    assert seen[0] == 4 and seen[-1] == 6
+    assert captions[:2].tolist() == [[END, PAD, PAD, PAD, PAD]] * 2
+    assert (captions[2:] > 3).all()
 
 
 def test_a_beam_is_at_least_as_probable_as_greedy_in_most_cases():

@@ -1,0 +1,73 @@
+"""Show, Attend and Tell as it is commonly written: the reference side of the speed_*.py commands.
+
+The weights and the numbers are those of ``convrnn_utils.attention.ShowAttendTell``. What is done
+more often than it need be: the places are normalised and projected again before every word, the
+output layer runs once a word, and a search takes one picture at a time.
+"""
+
+import torch
+from torch import Tensor
+
+from convrnn_utils.attention import ShowAttendTell
+from convrnn_utils.decoding import forbid
+from convrnn_utils.text import END, PAD, START
+
+
+class PlainAttention(ShowAttendTell):
+    """The decoder with the projection inside the loop, over a batch that shrinks."""
+
+    shared = 0
+
+    def start(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The places (B, L, D), and the first state, (B, H) twice."""
+        grid = self.cnn(images) if images.dtype == torch.uint8 else images.float()
+        mean = self.value(self.norm(grid)).mean(dim=1)
+        return grid, *self.first_state(mean).tanh().chunk(2, dim=1)
+
+    def step(self, words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple, Tensor]:
+        """See ``ShowAttendTell.step``; keys and values are computed here."""
+        grid, hidden, cell = state
+        normalised = self.norm(grid)
+        keys, values = self.key(normalised), self.value(normalised)
+        logits, (*_, hidden, cell), weights = super().step(words, (keys, values, hidden, cell))
+        return logits, (grid, hidden, cell), weights
+
+    def forward(self, images: Tensor, captions: Tensor) -> Tensor:
+        """Scores (B, T, vocab_size): the longest caption first, each as far as it has words."""
+        lengths, order = (captions != PAD).sum(dim=1).sort(descending=True)
+        state = tuple(part[order] for part in self.start(images))
+        captions = captions[order]
+        logits = torch.zeros(*captions.shape, len(self.bias), device=captions.device)
+        for t in range(captions.shape[1]):
+            going_on = sum(length > t for length in lengths.tolist())
+            state = tuple(part[:going_on] for part in state)
+            logits[:going_on, t], state, _ = self.step(captions[:going_on, t], state)
+        return logits[order.argsort()]
+
+
+@torch.inference_mode()
+def search_alone(model, picture: Tensor, max_words: int = 20, beam_width: int = 5) -> list[int]:
+    """The beam search of ``decoding.beam_search`` for one picture (1, ...); gives ids.
+
+    Beginnings are a Python list; those that have not ended take a step together.
+    """
+    state = model.start(picture)
+    beams = [(0.0, [START], tuple(part[0] for part in state))]
+    for _ in range(max_words):
+        going_on = [beam for beam in beams if beam[1][-1] != END]
+        if not going_on:
+            break
+        words = torch.tensor([ids[-1] for _, ids, _ in going_on], device=picture.device)
+        states = tuple(torch.stack(parts) for parts in zip(*(b[2] for b in going_on), strict=True))
+        logits, states, _ = model.step(words, states)
+        steps = forbid(logits).log_softmax(dim=1)
+        grown = [beam for beam in beams if beam[1][-1] == END]
+        for row, (total, ids, _) in enumerate(going_on):
+            best, choices = steps[row].topk(beam_width)
+            after = tuple(part[row] for part in states)
+            grown += [
+                (total + more, [*ids, word], after)
+                for more, word in zip(best.tolist(), choices.tolist(), strict=True)
+            ]
+        beams = sorted(grown, key=lambda beam: -beam[0])[:beam_width]
+    return beams[0][1][1:]

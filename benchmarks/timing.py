@@ -1,0 +1,92 @@
+"""What the speed_*.py commands share: two sides timed in turn, rows of results, the machine."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from convrnn_utils.env import device
+
+
+def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+    """The median time that each side takes, in seconds.
+
+    Every round runs each side once, so that whatever else the machine does meets all of them. A
+    round before the first is not counted.
+
+    Args:
+        sides: what is timed, by name.
+        rounds: an odd number.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            side()
+            if device().type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def multiply_adds_a_second(size: int = 2048, rounds: int = 7) -> float:
+    """The rate of a product of two matrices of fp32, with as many threads as torch has now."""
+    matrix = torch.rand(size, size)
+    return size**3 / in_turn({"product": lambda: matrix @ matrix}, rounds)["product"]
+
+
+def machine() -> str:
+    """The processor, how many threads torch uses on it, and torch's version."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    if device().type == "cuda":
+        name = f"{torch.cuda.get_device_name()}, {name}"
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def row(name: str, ours: float, reference: float, unit: str) -> dict:
+    """One row of results; ``ratio`` says how many times faster ours is.
+
+    Args:
+        name: of the benchmark.
+        ours, reference: of the two sides, in ``unit``.
+        unit: a rate such as ``"pictures/s"``, or ``"s"``.
+    """
+    ratio = reference / ours if unit == "s" else ours / reference
+    record = {"name": name, "ours": ours, "reference": reference, "unit": unit, "ratio": ratio}
+    return {key: round(v, 3) if isinstance(v, float) else v for key, v in record.items()} | {
+        "machine": machine()
+    }
+
+
+def merge(path: Path, rows: list[dict]) -> None:
+    """Put rows into a JSON list of rows, in the place of those of the same names."""
+    kept = json.loads(path.read_text()) if path.exists() else []
+    names = [record["name"] for record in rows]
+    rows = [record for record in kept if record["name"] not in names] + rows
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def command(description: str, measure: Callable[[], list[dict]]) -> None:
+    """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--into", type=Path, help="a JSON list of rows that gets these")
+    options = parser.parse_args()
+    rows = measure()
+    print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")
+    for record in rows:
+        print(
+            f"{record['name']:22}{record['ours']:12.2f}{record['reference']:12.2f}"
+            f"  {record['unit']:12}{record['ratio']:6.1f}"
+        )
+    print(json.dumps(rows))
+    if options.into:
+        merge(options.into, rows)
