@@ -1,5 +1,6 @@
 # make lab     open the course in JupyterLab (make lab ARGS=--no-browser on a server)
 # make test    run every test: style, helper module, notebooks
+# make test-faults   every fault that the tests know, many times, with a table of the losses
 # make save    run the notebooks in full and save them with their outputs
 # make versions a student's and an instructor's version of each notebook, into build/
 # make publish REPO=owner/name    write the address of your copy into badges, links, set-up cells
@@ -11,7 +12,7 @@ ARGS ?=
 
 export CONVRNN_PROFILE
 
-.PHONY: lab test save versions publish clean
+.PHONY: lab test test-faults save versions publish clean
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
@@ -28,6 +29,12 @@ test: .venv/complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco))
+
+test-faults: CONVRNN_PROFILE = smoke
+test-faults: .venv/complete
+	CONVRNN_FAULTS=all $(BIN)/python -m pytest -n 2 $(FAULTS) $(ARGS)
 
 save: .venv/complete
 	$(BIN)/python notebooks/save_outputs.py $(ARGS)

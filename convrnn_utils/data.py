@@ -21,9 +21,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from convrnn_utils.coco import coco
 from convrnn_utils.env import data_folder
 from convrnn_utils.files import complete_or_absent, open_captions, read_image
-from convrnn_utils.sources import coco, flickr8k, photos, scenes
+from convrnn_utils.sources import flickr8k, photos, scenes
 from convrnn_utils.text import PAD, Vocabulary
 
 __all__ = [

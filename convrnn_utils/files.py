@@ -1,32 +1,116 @@
 """Files, with errors in words: pictures, captions in the COCO format, complete or absent."""
 
 import contextlib
+import errno
+import glob
 import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
+ABANDONED = 3600  # seconds without a change after which an unfinished file is nobody's
+
 
 @contextlib.contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
+def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """A name to write a file or folder to, which becomes ``path`` when all has gone well.
 
-    Where something fails, what was written is removed, and ``path`` is as it was.
+    Where something fails, what was written is removed, and ``path`` is as it was. What is renamed
+    is on the disk by then, so that not even a power cut leaves half of it under its name.
+
+    Args:
+        path: what to write, or to replace.
+        previous: what becomes of the file that was ``path`` until now, if it shall be kept.
+
+    Raises:
+        PermissionError: nothing can be written there.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_writable(path.parent)
     _remove(unfinished)  # a killed process that had the same number may have left it
+    _remove_unfinished(path, older_than=ABANDONED)
     try:
         yield unfinished
+        flush_to_disk(unfinished)
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(unfinished, path)
+        _flush_names(path.parent)
     finally:
         _remove(unfinished)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other program makes the file or folder ``path``, and keep others from it.
+
+    What an earlier one that was killed has left unfinished is removed. The lock goes with its
+    process, however that ends; its empty file stays.
+    """
+    path = Path(path)
+    _make_writable(path.parent)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Another program is at work on {path.name}; waiting until it is done.")
+        lock.acquire()
+    try:
+        _remove_unfinished(path)
+        yield
+    finally:
+        lock.release()
+
+
+def _make_writable(folder: Path) -> None:
+    """Make a folder, and say what to do where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        refused = not os.access(folder, os.W_OK)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        refused = True
+    if refused:
+        raise PermissionError(
+            f"nothing can be written to {folder}; set CONVRNN_DATA to a folder of your own before "
+            "you start Python."
+        )
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until what was written to a file or folder has reached the disk."""
+    if path.is_dir():
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()
+        return
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_names(folder: Path) -> None:
+    """Wait until new names in a folder have reached the disk; Windows sees to that itself."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # some network disks cannot
+            os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _remove_unfinished(path: Path, older_than: float = 0) -> None:
+    """Remove what killed processes have left unfinished of ``path``."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+        with contextlib.suppress(OSError):  # another process has just done it
+            if time.time() - left.stat().st_mtime >= older_than:
+                _remove(left)
 
 
 def _remove(path: Path) -> None:

