@@ -7,8 +7,8 @@ of what covers it; the second is read from the pooled vector, so that this keeps
 together. The result is ``data/small_cnn/weights.safetensors``. No caption is used, and none of
 the combinations that ``scenes`` holds out is shown.
 
-Once the scenes are drawn it takes thirteen minutes on one core with AMX. On 1,000 scenes that it was
-not trained on it printed: thing or nothing 0.993, shape 0.952, colour 0.996, pattern 0.997,
+Once the scenes are drawn it takes thirteen minutes on one core with AMX. On 1,000 scenes that it
+was not trained on it printed: thing or nothing 0.993, shape 0.952, colour 0.996, pattern 0.997,
 size 0.990, tags 0.965. These are the weights that come with the course.
 """
 
