@@ -1,8 +1,9 @@
-"""What a lecturer gets: versions for students and for instructors, a guide, exercises that answer."""
+"""What a lecturer gets: versions for students and instructors, a guide, exercises that answer."""
 
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -110,3 +111,31 @@ def test_the_guide_speaks_of_sections_that_exist():
         named |= set(re.findall(r"\((\d\.\d)\)", part))
         for section in named - {"2" if number == "00" else ""}:
             assert re.search(rf"#+ {re.escape(section)} ", text), f"{number}: section {section}"
+
+
+def glossary_rows():
+    text = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| (.+) \| \[.+\]\((.+)#(.+)\) \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("](")
+    return [(english, chinese, name, unquote(anchor)) for english, chinese, name, anchor in rows]
+
+
+def test_each_term_is_linked_to_a_section_that_uses_it():
+    assert len(glossary_rows()) > 100
+    for english, chinese, name, anchor in glossary_rows():
+        cells = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        headings = [h.replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+        assert anchor in headings, f"{name} has no section {anchor}"
+        first = re.split(r",| \(| and ", english)[0].lower().replace("-", " ")
+        assert first[:8] in re.sub(r"[-$]+", " ", text.lower()), f"{english} is not in {name}"
+        assert re.search(r"[\u4e00-\u9fff]", chinese) or chinese == english
+
+
+def test_the_terms_of_each_part_are_in_order_and_none_comes_twice():
+    text = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+    everything = [english for english, *_ in glossary_rows()]
+    assert len(set(everything)) == len(everything)
+    for part in text.split("\n## ")[1:]:
+        terms = re.findall(r"^\| (.+) \| .+ \| \[", part, re.MULTILINE)
+        assert terms == sorted(terms, key=str.lower), part[:20]
