@@ -30,7 +30,7 @@ test: .venv/complete
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco))
+FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco checkpoints))
 
 test-faults: CONVRNN_PROFILE = smoke
 test-faults: .venv/complete

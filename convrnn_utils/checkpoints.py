@@ -5,8 +5,10 @@ with its preprocessing, the vocabulary and the scores. Nothing is ever unpickled
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ from convrnn_utils.env import repository
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 
-FORMAT = "convrnn-checkpoint-1"
+FORMAT, VERSION = "convrnn-checkpoint-", 1
+MOST_BYTES = 4_000_000_000
 DECODERS = {"rnn": ConvRNN, "attention": ShowAttendTell}
 
 # The models that come with the course, both trained on Flickr8k.
@@ -26,31 +29,67 @@ SHIPPED_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_attention.sa
 DOCUMENT_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_rnn.safetensors"
 
 
-def write_file(path: Path, tensors: dict[str, Tensor], content: dict) -> None:
-    """Write tensors and a dictionary that JSON can hold as one file, complete or not at all."""
+def write_file(
+    path: Path, tensors: dict[str, Tensor], content: dict, previous: Path | None = None
+) -> None:
+    """Write tensors and a dictionary that JSON can hold as one file, complete or not at all.
+
+    Args:
+        path: the file.
+        tensors, content: what to write.
+        previous: what becomes of the file that was ``path`` until now, if it shall be kept.
+
+    Raises:
+        OSError: the disk is full, or cannot be written to; what was there before is unharmed.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with complete_or_absent(path) as unfinished:
-        save_file(tensors, unfinished, {"format": FORMAT, "content": json.dumps(content)})
+    metadata = {"format": f"{FORMAT}{VERSION}", "content": json.dumps(content)}
+    with complete_or_absent(path, previous) as unfinished:
+        try:
+            save_file(tensors, unfinished, metadata)
+        except SafetensorError as error:  # how it reports what the system says
+            raise OSError(
+                f"{path} could not be written ({error}); make room on the disk. What was saved "
+                "before is unharmed."
+            ) from error
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the dictionary that ``write_file`` wrote.
+    """The tensors and the dictionary that ``write_file`` wrote; nothing in it is ever run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or comes from elsewhere.
+        ValueError: the file is damaged, too large, or comes from elsewhere.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; train the model first.")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(
+            f"{path} has {path.stat().st_size / 1e9:.0f} GB, and no checkpoint of this course has "
+            f"more than {MOST_BYTES / 1e9:.0f} GB: it is another file."
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}.") from error
-    if metadata.get("format") != FORMAT:
+    format_ = metadata.get("format", "")
+    if not format_.startswith(FORMAT):
         raise ValueError(f"{path} is no checkpoint of this course: its format is another one.")
-    return tensors, json.loads(metadata["content"])
+    if format_ != f"{FORMAT}{VERSION}":
+        raise ValueError(
+            f"{path} is a checkpoint of version {format_.removeprefix(FORMAT)}, and this program "
+            f"reads version {VERSION}; use the course that it was written with, or train it again."
+        )
+    try:
+        content = json.loads(metadata["content"])
+    except (KeyError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is a damaged checkpoint: what describes it is no JSON object.")
+    return tensors, content
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -63,14 +102,18 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def load_trained_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put weights that ``trained_weights`` gave into a model of the same description."""
-    expected = trained_weights(model)
+    require_weights(trained_weights(model), weights)
+    model.load_state_dict(weights, strict=False)
+
+
+def require_weights(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Raise a ``ValueError`` in words where tensors differ in name or shape from those expected."""
     wrong = {name for name in expected.keys() | weights.keys() if not _fit(name, expected, weights)}
     if wrong:
         raise ValueError(
             f"the weights do not fit the model: {len(wrong)} tensors are missing or differ in "
             f"shape, among them {min(wrong)}; build the model with the checkpoint's arguments."
         )
-    model.load_state_dict(weights, strict=False)
 
 
 def _fit(name: str, expected: dict[str, Tensor], weights: dict[str, Tensor]) -> bool:
@@ -130,12 +173,20 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     weights, content = read_file(path)
     if "model" not in content:  # the file that an interrupted run goes on from, say
         raise ValueError(f"{path} holds no whole model; load the best.safetensors beside it.")
+    _require_schema(path, content, weights)
     description = content["model"]
     if description["decoder"] not in DECODERS:
         raise ValueError(f"{path} holds a decoder {description['decoder']!r}, unknown here.")
     frozen = description["encoder"]["frozen"]  # the weights of others are in the file
     encoder = create_encoder(description["encoder"]["name"], "DEFAULT" if frozen else None, frozen)
-    model = DECODERS[description["decoder"]](**description["arguments"], cnn=encoder)
+    build = partial(DECODERS[description["decoder"]], **description["arguments"], cnn=encoder)
+    try:
+        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+            require_weights(trained_weights(build()), weights)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path} does not fit together: {reason}.") from error
+    model = build()
     here = describe_model(model)
     for part in ("encoder", "preprocessing"):
         if here[part] != description[part]:
@@ -146,6 +197,31 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     load_trained_weights(model, {name: weight.float() for name, weight in weights.items()})
     facts = {key: value for key, value in content.items() if key not in ("model", "vocabulary")}
     return model.eval(), Vocabulary(content["vocabulary"]), facts
+
+
+def _require_schema(path: Path, content: dict, weights: dict[str, Tensor]) -> None:
+    """Raise a ``ValueError`` where what describes a model is not what ``save_model`` writes."""
+    largest = max((size for weight in weights.values() for size in weight.shape), default=0)
+    try:
+        model, words = content["model"], content["vocabulary"]
+        arguments, encoder = model["arguments"], model["encoder"]
+        fine = {
+            "the vocabulary": all(isinstance(word, str) for word in words) and type(words) is list,
+            "the number of words": len(Vocabulary(words)) == arguments["vocab_size"],
+            "the decoder": isinstance(model["decoder"], str),
+            "the encoder": isinstance(encoder["name"], str) and type(encoder["frozen"]) is bool,
+            "the preprocessing": isinstance(model["preprocessing"], dict),
+            "the arguments": all(
+                isinstance(value, str) or 0 <= value <= largest for value in arguments.values()
+            ),
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is a damaged checkpoint: {type(error).__name__} in what describes it: {error}."
+        ) from error
+    for part, is_fine in fine.items():
+        if not is_fine:
+            raise ValueError(f"{path} is a damaged checkpoint: {part} cannot be right.")
 
 
 def require_vocabulary(expected: list[str], vocabulary: Vocabulary, path: Path) -> None:

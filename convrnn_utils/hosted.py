@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
-TOOLS = {"jupyterlab", "nbval", "pytest", "pytest-xdist", "ruff"}  # no notebook imports them
+TOOLS = {"jupyterlab", "nbval", "pytest", "pytest-xdist", "hypothesis", "ruff"}  # not in notebooks
 VERSION = re.compile(r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[\w.]+)?")
 DRIVE = "/content/drive"  # where Colab shows Google Drive
 DATA_IN_DRIVE = f"{DRIVE}/MyDrive/convrnn-data"

@@ -2,7 +2,11 @@
 
 import contextlib
 import math
+import signal
+import threading
 import time
+import traceback
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +22,7 @@ from convrnn_utils.checkpoints import (
     load_trained_weights,
     read_file,
     require_vocabulary,
+    require_weights,
     save_model,
     trained_weights,
     write_file,
@@ -26,6 +31,8 @@ from convrnn_utils.data import CaptionDataset, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.env import has_bfloat16
 from convrnn_utils.text import PAD
+
+RUN, RUN_BEFORE = "run.safetensors", "run-before.safetensors"
 
 
 def teacher_forcing_loss(
@@ -100,14 +107,15 @@ def train(
     Adam with a learning rate that falls along a cosine to zero. After each epoch the captions of
     ``validation`` are scored by CIDEr, and the best model so far is saved; where ``patience``
     epochs in a row bring no better one, training stops. An interrupted run that is started again
-    ends with the weights that it would have had (on a CPU to the last bit); what was done since
-    the last save is done again.
+    ends with the weights that it would have had (on one thread of a CPU to the last bit); what was
+    done since the last save is done again. An interrupt stops it between two steps, and saves.
 
     Args:
         model: has ``forward``, ``start`` and ``step`` (see ``decoders``); at the end it has the
             best weights.
         training, validation: pairs of pictures and captions with the same vocabulary.
-        folder: gets ``best.safetensors`` (the model) and ``run.safetensors`` (to go on from).
+        folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to go on from) and
+            ``run-before.safetensors`` (the save before that, should that be damaged).
         epochs: times that every caption is seen, at most.
         batch_size: items of ``training`` a step: captions, or pictures with all of theirs.
         learning_rate: of the first step.
@@ -131,6 +139,7 @@ def train(
     Raises:
         ValueError: ``folder`` holds a run with another vocabulary, model or setting; or a batch
             has a single caption.
+        torch.OutOfMemoryError: with advice; the last save stays.
     """
     if batch_size < 2:
         raise ValueError("batch normalisation needs at least two captions a batch.")
@@ -156,7 +165,7 @@ def train(
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
     average = _copy_of_weights(model) if averaging else {}
     progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
-    if (folder / "run.safetensors").exists():
+    if _runs_in(folder):
         progress = _resume(folder, model, average, optimizer, training, settings)
         if on_epoch and progress["history"]:
             on_epoch(progress["history"])
@@ -167,9 +176,23 @@ def train(
     steps = len(batch_indices(training, batch_size, seed))
     with tqdm(total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True) as bar:
         while not _finished(progress["history"], epochs, patience):
-            _train_epoch(
-                model, average, training, loss, optimizer, settings, progress, bar, save, save_every
-            )
+            try:
+                with _advice_on_memory(batch_size, folder):
+                    _train_epoch(
+                        model,
+                        average,
+                        training,
+                        loss,
+                        optimizer,
+                        settings,
+                        progress,
+                        bar,
+                        save,
+                        save_every,
+                    )
+            except KeyboardInterrupt:  # which waits for the end of a step
+                save()
+                raise
             with _averaged(model, average):
                 _finish_epoch(model, training, validation, folder, progress)
             save()
@@ -198,15 +221,16 @@ def _train_epoch(
     before = progress["seconds"]
     model.train()
     for number in range(progress["batch"], len(batches)):
-        inputs, captions = training[batches[number]]
         step = progress["epoch"] * len(batches) + number
         rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-        with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
-            loss = loss_function(model, inputs.to(where), captions.to(where))
-        _minimise(loss, optimizer, rate, settings["clip_norm"])
-        loss = loss.item()
-        _update_average(average, model, settings["averaging"], step)
-        progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
+        with _interrupts_wait():
+            inputs, captions = training[batches[number]]
+            with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
+                loss = loss_function(model, inputs.to(where), captions.to(where))
+            _minimise(loss, optimizer, rate, settings["clip_norm"])
+            loss = loss.item()
+            _update_average(average, model, settings["averaging"], step)
+            progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
         progress["seconds"] = before + time.monotonic() - began
         bar.n = step + 1
         bar.set_description(f"epoch {progress['epoch'] + 1}, loss {loss:.2f}", refresh=False)
@@ -247,8 +271,10 @@ def _averaged(model: nn.Module, average: dict[str, Tensor]):
     """The model with its mean weights, where there are any, as long as the block lasts."""
     current = _copy_of_weights(model) if average else {}
     model.load_state_dict(average, strict=False)
-    yield
-    model.load_state_dict(current, strict=False)
+    try:
+        yield
+    finally:
+        model.load_state_dict(current, strict=False)
 
 
 @torch.no_grad()
@@ -290,6 +316,39 @@ def _finish_epoch(model, training, validation, folder, progress) -> None:
 # ---------------------------------------------------------------- interrupted runs
 
 
+@contextlib.contextmanager
+def _interrupts_wait():
+    """Put off a KeyboardInterrupt until the block is done, so that no step is left half done."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # such a thread gets no interrupts; or the program ignores them
+        return
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _advice_on_memory(batch_size: int, folder: Path):
+    """Say what helps where a device has no memory left."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that took the memory
+        raise torch.OutOfMemoryError(
+            f"no memory is left for a batch of {batch_size}: train with batch_size="
+            f"{max(2, batch_size // 2)}, into another folder if this run has begun (its last save "
+            f"stays in {folder}), or close the notebooks that use the same device."
+        ) from None
+
+
 def _save(folder, model, average, optimizer, training, settings, progress) -> None:
     """Write ``run.safetensors``: weights, the optimiser's and generator's state, progress."""
     tensors = {f"model.{name}": weight for name, weight in trained_weights(model).items()}
@@ -301,13 +360,30 @@ def _save(folder, model, average, optimizer, training, settings, progress) -> No
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     words = training.vocabulary.own_words
     content = {"settings": settings, "vocabulary": words, "progress": progress}
-    write_file(folder / "run.safetensors", tensors, content)
+    write_file(folder / RUN, tensors, content, previous=folder / RUN_BEFORE)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """What ``_save`` has left there: the last save, then the one before."""
+    return [path for path in (folder / RUN, folder / RUN_BEFORE) if path.exists()]
+
+
+def _read_run(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
+    """The last save of a run, or where that is damaged, the one before; and which it is."""
+    *newer, oldest = _runs_in(folder)
+    for path in newer:
+        try:
+            return path, *read_file(path)
+        except ValueError as error:
+            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=3)
+    return oldest, *read_file(oldest)
 
 
 def _resume(folder, model, average, optimizer, training, settings) -> dict:
     """Put model, mean, optimiser and generator back to where a run stood; give its progress."""
-    path = folder / "run.safetensors"
-    tensors, content = read_file(path)
+    path, tensors, content = _read_run(folder)
+    if content.keys() != {"settings", "vocabulary", "progress"}:
+        raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
     require_vocabulary(content["vocabulary"], training.vocabulary, path)
     for name, value in settings.items():
         if content["settings"].get(name) != value:
@@ -320,6 +396,7 @@ def _resume(folder, model, average, optimizer, training, settings) -> dict:
         part, rest = name.split(".", 1)
         parts[part][rest] = tensor
     load_trained_weights(model, parts["model"])
+    require_weights(average, parts["average"])
     for name, weight in average.items():
         weight.copy_(parts["average"][name])
     states: dict[int, dict] = {}

@@ -124,6 +124,7 @@ def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypa
     assert (tmp_path / "run.safetensors").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "best.safetensors",
+        "run-before.safetensors",
         "run.safetensors",
     ]
 
