@@ -137,6 +137,23 @@ def learning_curves(history: Sequence[dict]) -> Figure:
     return figure
 
 
+def show_times(milliseconds: dict[str, float], per: str) -> Figure:
+    """A bar for each way to do the same thing, its time written at its end, on a log axis.
+
+    Args:
+        milliseconds: by the name of the way, the slowest first.
+        per: what takes this time, such as ``"caption"``.
+    """
+    names, values = list(milliseconds), list(milliseconds.values())
+    figure, axis = plt.subplots(figsize=(7, 0.5 + 0.5 * len(names)))
+    bars = axis.barh(names, values, color=PALETTE[0])
+    axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
+    axis.set(xscale="log", xlabel=f"milliseconds a {per}", xlim=(min(values) / 3, max(values) * 3))
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    return figure
+
+
 def live_curves() -> Callable[[Sequence[dict]], None]:
     """A place in the notebook for ``learning_curves`` that ``train`` redraws after each epoch."""
     place = display(display_id=True)

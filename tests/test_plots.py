@@ -144,3 +144,12 @@ def test_attention_lights_the_cell_that_was_looked_at():
 def test_attention_over_places_that_are_no_grid_is_refused():
     with pytest.raises(ValueError, match="8 places are no square grid"):
         plots.show_attention(Image.new("RGB", (50, 40)), ["dog"], numpy.full((1, 8), 0.125))
+
+
+def test_times_are_bars_with_their_numbers_the_first_one_on_top():
+    figure = plots.show_times({"one by one": 120.0, "together": 1.25}, "caption")
+    (axis,) = figure.axes
+    assert [bar.get_width() for bar in axis.patches] == [120.0, 1.25]
+    assert [text.get_text() for text in axis.texts] == ["120", "1.25"]
+    assert axis.yaxis_inverted() and axis.get_xlabel() == "milliseconds a caption"
+    plots.plt.close(figure)
