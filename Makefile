@@ -1,6 +1,7 @@
 # make lab     open the course in JupyterLab (make lab ARGS=--no-browser on a server)
 # make test    run every test: style, helper module, notebooks
 # make test-faults   every fault that the tests know, many times, with a table of the losses
+# make bench   time features, training, generation and more against the common ways
 # make save    run the notebooks in full and save them with their outputs
 # make versions a student's and an instructor's version of each notebook, into build/
 # make publish REPO=owner/name    write the address of your copy into badges, links, set-up cells
@@ -12,7 +13,7 @@ ARGS ?=
 
 export CONVRNN_PROFILE
 
-.PHONY: lab test test-faults save versions publish clean
+.PHONY: lab test test-faults bench save versions publish clean
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
@@ -35,6 +36,11 @@ FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco checkp
 test-faults: CONVRNN_PROFILE = smoke
 test-faults: .venv/complete
 	CONVRNN_FAULTS=all $(BIN)/python -m pytest -n 2 $(FAULTS) $(ARGS)
+
+bench: .venv/complete
+	for part in features training generation scenes first_caption; do \
+	  $(BIN)/python benchmarks/speed_$$part.py --into benchmarks/results.json || exit 1; \
+	done
 
 save: .venv/complete
 	$(BIN)/python notebooks/save_outputs.py $(ARGS)

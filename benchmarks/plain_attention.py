@@ -45,6 +45,13 @@ class PlainAttention(ShowAttendTell):
         return logits[order.argsort()]
 
 
+def plain_copy(model: ShowAttendTell) -> PlainAttention:
+    """The same weights in the common way to compute with them."""
+    plain = PlainAttention(**model.arguments, cnn=model.cnn)
+    plain.load_state_dict(model.state_dict())
+    return plain.to(next(model.parameters()).device).train(model.training)
+
+
 @torch.inference_mode()
 def search_alone(model, picture: Tensor, max_words: int = 20, beam_width: int = 5) -> list[int]:
     """The beam search of ``decoding.beam_search`` for one picture (1, ...); gives ids.

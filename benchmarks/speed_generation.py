@@ -9,7 +9,7 @@ other, the places projected before every word. Both write the same captions, tok
 """
 
 import torch
-from plain_attention import PlainAttention, search_alone
+from plain_attention import plain_copy, search_alone
 from timing import command, in_turn, row
 
 from convrnn_utils import data
@@ -21,13 +21,6 @@ from convrnn_utils.text import PAD
 
 BEAM_WIDTH = 5
 REPEATS = 10  # of the photographs, for ours
-
-
-def plain_copy(model: ShowAttendTell) -> PlainAttention:
-    """The same weights in the common way to compute with them."""
-    plain = PlainAttention(**model.arguments, cnn=model.cnn)
-    plain.load_state_dict(model.state_dict())
-    return plain.to(next(model.parameters()).device).train(model.training)
 
 
 def captioner_and_features(split: data.Split) -> tuple[ShowAttendTell, torch.Tensor]:

@@ -1,0 +1,150 @@
+"""The speed benchmarks: both sides of each compute the same, and rows are what they should be."""
+
+import importlib
+import json
+import sys
+import time
+
+import pytest
+import torch
+
+from convrnn_utils import data
+from convrnn_utils.attention import ShowAttendTell
+from convrnn_utils.decoders import ConvRNN
+from convrnn_utils.decoding import beam_search
+from convrnn_utils.env import repository
+from convrnn_utils.text import END, START
+from convrnn_utils.training import teacher_forcing_loss
+
+WORDS = 20
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_folder(monkeypatch):
+    """The benchmarks import each other as they do when they are run."""
+    monkeypatch.syspath_prepend(str(repository() / "benchmarks"))
+
+
+def load(name):
+    return importlib.import_module(name)
+
+
+def captions_of_lengths(*lengths):
+    generator = torch.Generator().manual_seed(1)
+    rows = [torch.randint(4, WORDS, (n,), generator=generator).tolist() for n in lengths]
+    return data.pad_captions([[START, *row, END] for row in rows])
+
+
+@pytest.fixture
+def captioner(tiny_encoder):
+    """A captioner that attends, with decided opinions, and its plain copy."""
+    torch.manual_seed(0)
+    model = ShowAttendTell(6, 8, WORDS, cnn=tiny_encoder).eval()
+    for name, weight in model.named_parameters():
+        if not name.startswith("cnn."):
+            weight.data *= 3
+    return model, load("plain_attention").plain_copy(model)
+
+
+def grids(count):
+    return torch.randn(count, 4, 5, generator=torch.Generator().manual_seed(2))
+
+
+# ---------------------------------------------------------------- timing
+
+
+def test_sides_are_timed_in_turn_and_the_first_round_is_not_counted():
+    order = []
+
+    def side(name, seconds):
+        order.append(name)
+        time.sleep(0.2 if len(order) < 3 else seconds)
+
+    sides = {"a": lambda: side("a", 0.01), "b": lambda: side("b", 0.03)}
+    medians = load("timing").in_turn(sides, 3)
+    assert "".join(order) == "abababab"
+    assert 0.01 <= medians["a"] < 0.1 and 0.03 <= medians["b"] < 0.15
+
+
+def test_the_ratio_says_how_many_times_faster_ours_is():
+    timing = load("timing")
+    rate, seconds = timing.row("a", 30.0, 10.0, "pictures/s"), timing.row("b", 2.0, 5.0, "s")
+    assert rate["ratio"] == 3 and seconds["ratio"] == 2.5
+    assert list(rate) == ["name", "ours", "reference", "unit", "ratio", "machine"]
+    assert f"of {timing.os.cpu_count()} cores, torch {torch.__version__}" in rate["machine"]
+
+
+def test_rows_are_kept_by_name(tmp_path, monkeypatch, capsys):
+    timing, path = load("timing"), tmp_path / "results.json"
+    timing.merge(path, [{"name": "a", "ours": 1}, {"name": "b", "ours": 2}])
+    monkeypatch.setattr(sys, "argv", ["speed_b.py", "--into", str(path)])
+    timing.command("Title\n\nmore", lambda: [timing.row("b", 30.0, 10.0, "pictures/s")])
+    kept = json.loads(path.read_text())
+    assert [record["name"] for record in kept] == ["a", "b"] and kept[1]["ratio"] == 3
+    table, text = capsys.readouterr().out.strip().rsplit("\n", 1)
+    assert json.loads(text) == kept[1:] and "30.00       10.00  pictures/s     3.0" in table
+
+
+# ---------------------------------------------------------------- both sides agree
+
+
+def test_attention_as_commonly_written_gives_the_same_loss_and_gradients(captioner):
+    captions = captions_of_lengths(3, 9, 5, 1)
+    results = []
+    for model in captioner:
+        loss = teacher_forcing_loss(model, grids(4), captions)
+        loss.backward()
+        weights = dict(model.named_parameters())
+        results.append({"loss": loss} | {n: w.grad for n, w in weights.items() if w.requires_grad})
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=0, atol=1e-4, msg=name)
+    assert results[0]["key.weight"].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("beam_width", [1, 3, 5])
+def test_a_search_alone_writes_the_same_captions(captioner, beam_width):
+    model, plain = captioner
+    together = beam_search(model, grids(30), 12, beam_width)
+    search = load("plain_attention").search_alone
+    alone = [search(plain, grid, 12, beam_width) for grid in grids(30).split(1)]
+    load("speed_generation").check(together, alone)
+    assert len({len(ids) for ids in alone}) > 1
+    with pytest.raises(AssertionError, match="1 captions differ"):
+        load("speed_generation").check(together, [[*alone[0], 4], *alone[1:]])
+
+
+def test_the_documents_model_as_commonly_trained_has_the_same_loss(tiny_encoder):
+    torch.manual_seed(0)
+    model = ConvRNN(6, 8, WORDS, cnn=tiny_encoder)
+    pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    captions = captions_of_lengths(9, 5, 3, 1)
+    plain = load("speed_training").plain_document_loss
+    kept = tiny_encoder(pictures).mean(dim=1)
+    losses = [plain(model, pictures, captions), teacher_forcing_loss(model, kept, captions)]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-4)
+    speed = load("speed_training")
+    with pytest.raises(AssertionError, match="the losses differ"):
+        speed.check(model, lambda: losses[0], lambda: losses[1] + 1)
+
+
+def test_scenes_drawn_plainly_are_the_same():
+    speed = load("speed_scenes")
+    (record,) = speed.measure(count=12, rounds=1)
+    assert record["name"] == "scenes" and record["ours"] > 0 and record["reference"] > 0
+
+
+def test_features_of_the_plain_way_are_the_same(monkeypatch):
+    speed = load("speed_features")
+    monkeypatch.setattr(speed, "rate_of_network", lambda encoder: 1.0)
+    monkeypatch.setattr(speed, "multiply_adds_a_second", lambda: 1e9)
+    few = data.load_split(data.photos(), "test").first(3)
+    monkeypatch.setattr(speed.data, "load_split", lambda folder, split: few)
+    (record,) = speed.measure(repeats=1, rounds=1)
+    assert record["name"] == "features" and record["ours"] > 0
+
+
+def test_make_bench_runs_every_speed_command():
+    text = (repository() / "Makefile").read_text().split("bench: .venv/complete")[1]
+    named = set(text.split("for part in ")[1].split(";")[0].split())
+    files = (repository() / "benchmarks").glob("speed_*.py")
+    assert named == {path.stem.removeprefix("speed_") for path in files}
