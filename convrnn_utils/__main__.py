@@ -153,7 +153,9 @@ def train_and_score(options: argparse.Namespace) -> None:
     print(describe(), flush=True)
     folder = DATA_SETS[options.data]()
     encoder = create_encoder(options.encoder).to(device())
-    splits = {name: data.load_split(folder, name) for name in ("train", "val", "test")}
+    splits = {
+        name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
+    }
     features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
     views = data.Views({view: features(splits["train"], view=view) for view in options.views})
     validation, test = features(splits["val"]), features(splits["test"])

@@ -7,11 +7,14 @@ downloading or converting where that is needed; ``load_split`` reads one split o
 
 import contextlib
 import hashlib
+import json
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -42,6 +45,7 @@ __all__ = [
     "pad_captions",
     "photos",
     "read_image",
+    "readable",
     "scenes",
 ]
 
@@ -73,13 +77,11 @@ class Split:
 
     def first(self, count: int) -> "Split":
         """The first ``count`` pictures as a split of their own."""
-        return Split(
-            f"{self.name}-first-{count}",
-            self.ids[:count],
-            self.paths[:count],
-            self.captions[:count],
-            self.records[:count],
-        )
+        return self._part(f"{self.name}-first-{count}", range(len(self))[:count])
+
+    def _part(self, name: str, rows: Iterable[int]) -> "Split":
+        lists = (self.ids, self.paths, self.captions, self.records)
+        return Split(name, *([entries[row] for row in rows] for entries in lists))
 
 
 def load_split(folder: Path, split: str) -> Split:
@@ -97,6 +99,44 @@ def load_split(folder: Path, split: str) -> Split:
     )
 
 
+def readable(split: Split) -> Split:
+    """The pictures of a split that can be read; a warning names the others, which are left out.
+
+    Every picture is decoded once; what was found is kept in ``data/features`` until a file changes.
+    """
+    name = f"{split.name.replace('/', '-')}-readable-{_fingerprint(split)}.json"
+    path = data_folder() / "features" / name
+    if path.exists():
+        broken = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            found = pool.map(_complaint, split.paths)
+            found = list(tqdm(found, total=len(split), desc="looking at pictures", leave=False))
+        broken = {str(row): complaint for row, complaint in enumerate(found) if complaint}
+        with complete_or_absent(path) as unfinished:
+            unfinished.write_text(json.dumps(broken), encoding="utf-8")
+    if not broken:
+        return split
+    if len(broken) == len(split):
+        raise ValueError(f"no picture of {split.name} can be read: {broken['0']}")
+    warnings.warn(
+        f"{len(broken):,} of the {len(split):,} pictures of {split.name} are left out:\n"
+        + "\n".join(broken.values()),
+        stacklevel=2,
+    )
+    rows = [row for row in range(len(split)) if str(row) not in broken]
+    return split._part(f"{split.name}-readable", rows)
+
+
+def _complaint(path: Path) -> str | None:
+    """What is wrong with a picture file, if anything is."""
+    try:
+        read_image(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def _part(image: Image.Image, across: float, down: float) -> Image.Image:
     """Seven eighths of a picture's width and height; 0, 0 is the top left part of it."""
     width, height = image.size
@@ -106,14 +146,15 @@ def _part(image: Image.Image, across: float, down: float) -> Image.Image:
 
 
 # The ways to see a picture. A mirror turns left into right, in captions too: not for ``scenes``.
+# They can be pickled, as workers want that Windows and macOS start.
 VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "whole": lambda image: image,
+    "whole": Image.Image.copy,
     "mirrored": ImageOps.mirror,
-    "centre": lambda image: _part(image, 0.5, 0.5),
-    "top_left": lambda image: _part(image, 0, 0),
-    "top_right": lambda image: _part(image, 1, 0),
-    "bottom_left": lambda image: _part(image, 0, 1),
-    "bottom_right": lambda image: _part(image, 1, 1),
+    "centre": partial(_part, across=0.5, down=0.5),
+    "top_left": partial(_part, across=0, down=0),
+    "top_right": partial(_part, across=1, down=0),
+    "bottom_left": partial(_part, across=0, down=1),
+    "bottom_right": partial(_part, across=1, down=1),
 }
 
 
@@ -232,9 +273,12 @@ def _read_ahead(pictures: Pictures, batches: Sequence[range]) -> Iterator[Tensor
             yield images
 
 
-def _fingerprint(split: Split, encoder) -> str:
-    digest = hashlib.sha256(encoder.fingerprint().encode())
+def _fingerprint(split: Split, encoder=None) -> str:
+    digest = hashlib.sha256(encoder.fingerprint().encode() if encoder else b"")
     for path in split.paths:
+        if not path.exists():  # which the reader of the picture says better
+            digest.update(f"{path.name} is not there\n".encode())
+            continue
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:8]

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from convrnn_utils.env import repository
+from convrnn_utils.files import upright_rgb
 
 SMALL_CNN_WEIGHTS = repository() / "data" / "small_cnn" / "weights.safetensors"
 SMALL_CNN_SIDE = 8  # places of its grid in a row
@@ -57,11 +58,11 @@ class ImageEncoder(nn.Module):
         return super().train(mode and not self.frozen)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An RGB image of any size as bytes (3, size, size).
+        """An image of any size and mode as bytes (3, size, size), upright RGB.
 
         The whole picture is resized, its aspect ratio not kept: a caption speaks of all of it.
         """
-        resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        resized = upright_rgb(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(numpy.array(resized)).permute(2, 0, 1)
 
     def normalise(self, pictures: Tensor) -> Tensor:

@@ -11,10 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
 from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
+# Those that cameras and the web use; Pillow reads others, one of them with the help of Ghostscript.
+Image.init()
+PICTURE_FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"} & Image.OPEN.keys()
 ABANDONED = 3600  # seconds without a change after which an unfinished file is nobody's
 
 
@@ -122,22 +126,44 @@ def _remove(path: Path) -> None:
 
 
 def read_image(path: Path) -> Image.Image:
-    """A picture file as an upright RGB image.
+    """The picture in a file (of an animation, the first), as ``upright_rgb`` makes it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a picture, or a broken one.
+        ValueError: the file is no picture, a broken one, or one of too many pixels: Pillow's
+            limit, 179 million, is checked before anything is decoded.
     """
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "I;16":  # 16 bits of grey, which convert() would clip to white
-                upright = upright.point(lambda value: value / 256)
-            return upright.convert("RGB")
+        with Image.open(path, formats=list(PICTURE_FORMATS)) as image:
+            return upright_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}; check its name.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+    except Exception as error:  # Pillow's readers let out almost any, where bytes are damaged
+        raise ValueError(
+            f"{path} cannot be read as a picture: {str(error).rstrip('.')}."
+        ) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB, 0 to 255, turned as its EXIF data say.
+
+    Grey of 16 bits is scaled down; what is transparent is shown on white.
+
+    Raises:
+        ValueError: its values have no range that is known.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits, which convert() would clip
+        values = numpy.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its values need more than 16 bits; save it with 8 bits a colour")
+        image = Image.fromarray((values // 256).astype(numpy.uint8))
+    if image.mode == "F":
+        raise ValueError("its values are fractions; save it with 8 bits a colour")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def open_captions(folder: Path, split: str) -> COCO:
