@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from convrnn_utils import data, metrics
+from convrnn_utils import data, metrics, processes
 from convrnn_utils.checkpoints import DECODERS, SHIPPED_CAPTIONER, load_model, save_model
 from convrnn_utils.decoding import (
     attention_of,
@@ -150,18 +150,22 @@ def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of the test split."""
     if options.self_critical and not options.by_picture:
         raise ValueError("--self-critical needs all captions of a picture at once: --by-picture.")
-    print(describe(), flush=True)
-    folder = DATA_SETS[options.data]()
-    encoder = create_encoder(options.encoder).to(device())
-    splits = {
-        name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
-    }
-    features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
-    views = data.Views({view: features(splits["train"], view=view) for view in options.views})
-    validation, test = features(splits["val"]), features(splits["test"])
+    processes.join()
+    if processes.rank() == 0:
+        print(describe(), flush=True)
+    with processes.first_before_others():  # it downloads, and keeps the features
+        folder = DATA_SETS[options.data]()
+        encoder = create_encoder(options.encoder).to(device())
+        splits = {
+            name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
+        }
+        features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
+        views = data.Views({view: features(splits["train"], view=view) for view in options.views})
+        validation, test = features(splits["val"]), features(splits["test"])
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
-    print(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
+    if processes.rank() == 0:
+        print(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
     sizes = {"attention_size": options.attention_size} if options.decoder == "attention" else {}
     model = DECODERS[options.decoder](
@@ -198,6 +202,8 @@ def train_and_score(options: argparse.Namespace) -> None:
         loss, rate = SelfCriticalLoss(dataset), options.self_critical_rate
         go_on(run / "self-critical", epochs=options.self_critical, learning_rate=rate, loss=loss)
         blend(model, run / "best.safetensors", options.self_critical_share)
+    if processes.leave() > 0:
+        return
     path = run / "captioner.safetensors"
     facts = {"data": options.data, "command": options.arguments, "metrics": {}}
     save_model(path, model, vocabulary, half=True, **facts)

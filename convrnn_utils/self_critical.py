@@ -116,6 +116,7 @@ class SelfCriticalLoss:
 
     def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Captions (B · captions_each, T), drawn by lot."""
+        model = getattr(model, "module", model)  # without what trains it in several processes
         drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
         return drawn.clone()  # out of inference mode
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Subset
 from tqdm import tqdm
 
-from convrnn_utils import metrics
+from convrnn_utils import metrics, processes
 from convrnn_utils.checkpoints import (
     describe_model,
     load_trained_weights,
@@ -66,20 +67,27 @@ def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int =
     """Mean cross-entropy over a data set with teacher forcing, in nats a word."""
     where = next(model.parameters()).device
     model.eval()
-    total = words = 0
-    for start in range(0, len(dataset), batch_size):
+    sums = torch.zeros(2, device=where)  # of the losses, and of the words
+    for start in processes.share(range(0, len(dataset), batch_size)):
         inputs, captions = dataset[range(start, min(start + batch_size, len(dataset)))]
         captions = captions.to(where)
-        count = int((captions[:, 1:] != PAD).sum())
+        words = _words_in(captions)
         loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
-        total, words = total + loss.item() * count, words + count
+        sums += torch.stack((loss * words, words))
     model.train()
-    return total / words
+    loss, words = processes.total(sums).tolist()
+    return loss / words
+
+
+def _words_in(captions: Tensor) -> Tensor:
+    """How many words of captions (B, T) a loss is taken of."""
+    return (captions[:, 1:] != PAD).sum()
 
 
 def cider_of_captions(model: nn.Module, dataset: CaptionDataset) -> float:
     """CIDEr × 100 of greedy, free-running captions of a data set's pictures."""
-    captions = caption_all(model, dataset.inputs, dataset.vocabulary)
+    own = Subset(dataset.inputs, processes.share(range(len(dataset.inputs))))
+    captions = processes.gathered(caption_all(model, own, dataset.vocabulary))
     return metrics.cider(dataset.split.references(), candidates(dataset.split.ids, captions))
 
 
@@ -110,6 +118,9 @@ def train(
     ends with the weights that it would have had (on one thread of a CPU to the last bit); what was
     done since the last save is done again. An interrupt stops it between two steps, and saves.
 
+    Several processes (see ``processes.join``) train one model: each takes its share of every batch
+    and of the validation split, and the first one saves.
+
     Args:
         model: has ``forward``, ``start`` and ``step`` (see ``decoders``); at the end it has the
             best weights.
@@ -117,7 +128,8 @@ def train(
         folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to go on from) and
             ``run-before.safetensors`` (the save before that, should that be damaged).
         epochs: times that every caption is seen, at most.
-        batch_size: items of ``training`` a step: captions, or pictures with all of theirs.
+        batch_size: items of ``training`` a step: captions, or pictures with all of theirs; of all
+            processes together.
         learning_rate: of the first step.
         weight_decay: of AdamW, arXiv:1711.05101.
         label_smoothing: see ``caption_loss``.
@@ -130,7 +142,8 @@ def train(
         loss: called with the model, inputs and captions of a batch, gives what is minimised;
             without it ``teacher_forcing_loss``.
         save_every: seconds between two saves within an epoch.
-        on_epoch: called with the history after each epoch, and with that of a run that goes on.
+        on_epoch: called with the history after each epoch, and with that of a run that goes on, in
+            the first process.
 
     Returns:
         the history: a dictionary an epoch with ``epoch``, ``training_loss``,
@@ -141,8 +154,8 @@ def train(
             has a single caption.
         torch.OutOfMemoryError: with advice; the last save stays.
     """
-    if batch_size < 2:
-        raise ValueError("batch normalisation needs at least two captions a batch.")
+    if batch_size < 2 * processes.count():
+        raise ValueError("batch normalisation needs at least two captions a batch and process.")
     folder = Path(folder)
     settings = {
         "epochs": epochs,
@@ -165,21 +178,31 @@ def train(
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
     average = _copy_of_weights(model) if averaging else {}
     progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
+    if processes.rank() > 0:
+        on_epoch = None
     if _runs_in(folder):
         progress = _resume(folder, model, average, optimizer, training, settings)
         if on_epoch and progress["history"]:
             on_epoch(progress["history"])
 
-    def save() -> None:
-        _save(folder, model, average, optimizer, training, settings, progress)
+    processes.wait_for_all()  # before the first one writes what the others read
+    together = processes.together(model)
 
-    steps = len(batch_indices(training, batch_size, seed))
-    with tqdm(total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True) as bar:
+    def save() -> None:
+        if processes.rank() == 0:
+            _save(folder, model, average, optimizer, training, settings, progress)
+
+    steps = len(_batches(training, settings, 0))
+    silent = processes.rank() > 0
+    with tqdm(
+        total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True, disable=silent
+    ) as bar:
         while not _finished(progress["history"], epochs, patience):
             try:
                 with _advice_on_memory(batch_size, folder):
                     _train_epoch(
                         model,
+                        together,
                         average,
                         training,
                         loss,
@@ -198,6 +221,7 @@ def train(
             save()
             if on_epoch:
                 on_epoch(progress["history"])
+    processes.wait_for_all()  # until the first one has saved
     load_trained_weights(model, read_file(folder / "best.safetensors")[0])
     model.eval()
     return progress["history"]
@@ -210,34 +234,63 @@ def _finished(history: list[dict], epochs: int, patience: int) -> bool:
     return len(scores) >= epochs or bool(stalled)
 
 
+def _batches(training: CaptionDataset, settings: dict, epoch: int) -> list[list[int]]:
+    """The batches of an epoch that are large enough to be shared out among all processes."""
+    batches = batch_indices(training, settings["batch_size"], settings["seed"] + epoch)
+    return [batch for batch in batches if len(batch) >= 2 * processes.count()]
+
+
 def _train_epoch(
-    model, average, training, loss_function, optimizer, settings, progress, bar, save, save_every
+    model,
+    together,
+    average,
+    training,
+    loss_function,
+    optimizer,
+    settings,
+    progress,
+    bar,
+    save,
+    save_every,
 ) -> None:
     """One pass over the captions, from the batch at which ``progress`` stands."""
     where = next(model.parameters()).device
-    batches = batch_indices(training, settings["batch_size"], settings["seed"] + progress["epoch"])
+    batches = _batches(training, settings, progress["epoch"])
     total_steps = settings["epochs"] * len(batches)
     began = saved = time.monotonic()
+    shown = -math.inf
     before = progress["seconds"]
-    model.train()
-    for number in range(progress["batch"], len(batches)):
-        step = progress["epoch"] * len(batches) + number
-        rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
-        with _interrupts_wait():
-            inputs, captions = training[batches[number]]
-            with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
-                loss = loss_function(model, inputs.to(where), captions.to(where))
-            _minimise(loss, optimizer, rate, settings["clip_norm"])
-            loss = loss.item()
-            _update_average(average, model, settings["averaging"], step)
-            progress.update(batch=number + 1, loss_sum=progress["loss_sum"] + loss)
-        progress["seconds"] = before + time.monotonic() - began
-        bar.n = step + 1
-        bar.set_description(f"epoch {progress['epoch'] + 1}, loss {loss:.2f}", refresh=False)
-        bar.update(0)
-        if time.monotonic() - saved > save_every:
-            save()
-            saved = time.monotonic()
+    loss_sum = torch.tensor(progress["loss_sum"], device=where)  # reading it waits for a GPU
+    together.train()
+    try:
+        for number in range(progress["batch"], len(batches)):
+            step = progress["epoch"] * len(batches) + number
+            rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+            with _interrupts_wait():
+                inputs, captions = training[processes.share(batches[number])]
+                inputs, captions = inputs.to(where), captions.to(where)
+                with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
+                    loss = loss_function(together, inputs, captions)
+                if processes.count() > 1:  # the mean over all words, not over the processes
+                    words = _words_in(captions)
+                    loss = loss * (words / processes.total(words) * processes.count())
+                _minimise(loss, optimizer, rate, settings["clip_norm"])
+                loss_sum += processes.total(loss.detach()) / processes.count()
+                _update_average(average, model, settings["averaging"], step)
+                progress["batch"] = number + 1
+            now = time.monotonic()
+            progress["seconds"] = before + now - began
+            if now - shown > 0.5:
+                mean = loss_sum.item() / (number + 1)
+                bar.n = step + 1
+                bar.set_description(f"epoch {progress['epoch'] + 1}, loss {mean:.2f}")
+                shown = now
+            if now - saved > save_every:
+                progress["loss_sum"] = loss_sum.item()
+                save()
+                saved = time.monotonic()
+    finally:
+        progress["loss_sum"] = loss_sum.item()
 
 
 def _minimise(loss: Tensor, optimizer, learning_rate: float, clip_norm: float) -> None:
@@ -308,7 +361,8 @@ def _finish_epoch(model, training, validation, folder, progress) -> None:
     progress.update(
         epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
     )
-    if not earlier or entry["cider"] > max(past["cider"] for past in earlier):
+    best_so_far = not earlier or entry["cider"] > max(past["cider"] for past in earlier)
+    if best_so_far and processes.rank() == 0:
         facts = {"data": training.split.name, "metrics": {"validation": entry}}
         save_model(folder / "best.safetensors", model, training.vocabulary, **facts)
 
