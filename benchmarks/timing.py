@@ -1,4 +1,7 @@
-"""What the speed_*.py commands share: two sides timed in turn, rows of results, the machine."""
+"""What the speed_*.py commands share: two sides timed in turn, rows of results, the machine.
+
+python benchmarks/timing.py    prints the table of benchmarks/results.json, as the README has it
+"""
 
 import argparse
 import json
@@ -75,6 +78,15 @@ def merge(path: Path, rows: list[dict]) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def table(rows: list[dict]) -> str:
+    """Rows as a table in Markdown, and the machines that they come from."""
+    lines = ["| | ours | the common way | | times as fast |", "|---|---|---|---|---|"]
+    for record in rows:
+        rates = f"{record['ours']:.3g} | {record['reference']:.3g} | {record['unit']}"
+        lines.append(f"| `{record['name']}` | {rates} | {record['ratio']:.1f} |")
+    return "\n".join([*lines, "", *sorted({record["machine"] for record in rows})])
+
+
 def command(description: str, measure: Callable[[], list[dict]]) -> None:
     """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
@@ -90,3 +102,7 @@ def command(description: str, measure: Callable[[], list[dict]]) -> None:
     print(json.dumps(rows))
     if options.into:
         merge(options.into, rows)
+
+
+if __name__ == "__main__":
+    print(table(json.loads(Path(__file__).with_name("results.json").read_text())))

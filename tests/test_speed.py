@@ -85,6 +85,14 @@ def test_rows_are_kept_by_name(tmp_path, monkeypatch, capsys):
     assert json.loads(text) == kept[1:] and "30.00       10.00  pictures/s     3.0" in table
 
 
+def test_the_table_has_a_line_for_each_row():
+    timing = load("timing")
+    rows = [timing.row("a", 30.0, 10.0, "pictures/s"), timing.row("b", 2.0, 5.0, "s")]
+    lines = timing.table(rows).splitlines()
+    assert lines[2:4] == ["| `a` | 30 | 10 | pictures/s | 3.0 |", "| `b` | 2 | 5 | s | 2.5 |"]
+    assert lines[5:] == [rows[0]["machine"]]
+
+
 # ---------------------------------------------------------------- both sides agree
 
 
@@ -148,3 +156,44 @@ def test_make_bench_runs_every_speed_command():
     named = set(text.split("for part in ")[1].split(";")[0].split())
     files = (repository() / "benchmarks").glob("speed_*.py")
     assert named == {path.stem.removeprefix("speed_") for path in files}
+
+
+def test_the_whole_training_runs_in_small(data_home, monkeypatch, capsys):
+    gpu = load("gpu_training")
+    folder = data.scenes(8, 4)
+    monkeypatch.setattr(gpu.data, "flickr8k", lambda: folder)
+    monkeypatch.setattr(gpu.metrics, "score", lambda *pair: {"CIDEr": 12.5})  # spares Java
+    records = gpu.main(
+        [
+            "--encoder",
+            "small_cnn",
+            "--epochs",
+            "1",
+            "--batch-size",
+            "4",
+            "--size",
+            "16",
+            "--pictures",
+            "6",
+            "--product",
+            "64",
+        ]
+    )
+    printed = capsys.readouterr().out
+    assert json.loads(printed.strip().splitlines()[-1]) == records
+    for record, phase in zip(records, ("pictures to features", "decoding"), strict=True):
+        assert record["counts"]["training"] == 5 * 6 and record["seconds"][phase] > 0
+        assert all(share > 0 for share in record["shares"].values())
+        assert f"{phase} " in printed and "CIDEr 12.5" in printed
+
+
+def test_operations_and_bytes_of_a_step_by_hand(tiny_encoder):
+    gpu = load("gpu_training")
+    layer = torch.nn.Linear(3, 5, bias=False)
+    assert gpu.operations_of(lambda: layer(torch.zeros(2, 3))) == 2 * 2 * 3 * 5
+    model = ShowAttendTell(6, 8, WORDS, attention_size=4, cnn=tiny_encoder)
+    floor = gpu.floor_of_step(model, grids(2), captions_of_lengths(3, 3))
+    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    # 2 pictures, 4 places, 4 + 8 numbers each, 4 words read, 2 bytes, twice; weights 8 times
+    assert floor["bytes"] == 2 * 4 * 12 * 4 * 2 * 2 + 32 * weights
+    assert floor["operations"] > 0 and model.key.weight.grad is None
