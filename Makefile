@@ -2,8 +2,12 @@
 # make test    run every test: style, helper module, notebooks
 # make test-faults   every fault that the tests know, many times, with a table of the losses
 # make bench   time features, training, generation and more against the common ways
+# make browser-test    the notebooks in JupyterLab, in a real browser; pictures in build/browser
+# make pictures      the README's two pictures of notebook 00, by that browser
 # make save    run the notebooks in full and save them with their outputs
 # make versions a student's and an instructor's version of each notebook, into build/
+# make slides   each notebook as a lecture, in build/slides
+# make book     the course as a website with search, in build/book
 # make publish REPO=owner/name    write the address of your copy into badges, links, set-up cells
 # make clean   remove .venv and what was drawn, downloaded or trained
 
@@ -13,7 +17,7 @@ ARGS ?=
 
 export CONVRNN_PROFILE
 
-.PHONY: lab test test-faults bench save versions publish clean
+.PHONY: lab test test-faults bench browser-test pictures save versions slides book publish clean
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
@@ -42,11 +46,28 @@ bench: .venv/complete
 	  $(BIN)/python benchmarks/speed_$$part.py --into benchmarks/results.json || exit 1; \
 	done
 
+browser-test: CONVRNN_PROFILE = smoke
+browser-test: .venv/complete
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[browser]" || echo "no Playwright"
+	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
+
+pictures:
+	$(MAKE) browser-test ARGS="-k 00_welcome"
+	cp build/browser/attention.jpg build/browser/widget.jpg benchmarks
+
 save: .venv/complete
 	$(BIN)/python notebooks/save_outputs.py $(ARGS)
 
 versions: .venv/complete
 	$(BIN)/python notebooks/versions.py
+
+slides: .venv/complete
+	$(BIN)/jupyter nbconvert --to slides --config notebooks/slides_config.py --output-dir build/slides notebooks/0*.ipynb
+
+book: .venv/complete
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[book]"
+	$(BIN)/python -m sphinx -b html -W --keep-going -c book . build/book
+	@echo "Open build/book/README.html"
 
 publish:
 	$(PYTHON) notebooks/publish.py $(REPO)

@@ -50,7 +50,7 @@ def _kinds(notebook, number: str) -> list[str]:
         elif cell.cell_type == "markdown":
             kinds.append("notes")
         elif _has_picture(cell):
-            kinds.append("slide" if few else "fragment")
+            kinds.append("slide" if few else "-")
         else:
             kinds.append("-" if _is_short(cell) else "skip")
     return kinds
