@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from convrnn_utils import data, metrics, processes
@@ -248,7 +249,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def caption_files(options: argparse.Namespace) -> None:
-    """Print a caption for each photograph."""
+    """Print a caption for each photograph; one that cannot be read is named, and passed over."""
     search, _ = _search(options)
     model, vocabulary, _ = load_model(options.checkpoint)
     model = model.to(device())
@@ -256,8 +257,11 @@ def caption_files(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.checkpoint} holds a model without attention: it looks nowhere.")
     records = []
     for start in tqdm(range(0, len(options.photos), 32), disable=len(options.photos) <= 32):
-        paths = options.photos[start : start + 32]
-        pictures = torch.stack([model.cnn.preprocess(data.read_image(path)) for path in paths])
+        readable = _readable(options.photos[start : start + 32])
+        if not readable:
+            continue
+        paths, images = zip(*readable, strict=True)
+        pictures = torch.stack([model.cnn.preprocess(image) for image in images])
         with torch.inference_mode():
             features = model.cnn(pictures.to(device()))
         ids = search(model, features)
@@ -275,6 +279,19 @@ def caption_files(options: argparse.Namespace) -> None:
                 print(f"{path}: {caption}", flush=True)
     if options.json:
         print(json.dumps(records, ensure_ascii=False, indent=1))
+    if left_out := len(options.photos) - len(records):
+        sys.exit(f"{left_out} of {len(options.photos)} files have no caption: see above.")
+
+
+def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
+    """The files that hold a picture, and it; what is wrong with the others goes to stderr."""
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append((path, data.read_image(path)))
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+    return pictures
 
 
 def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None:

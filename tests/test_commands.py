@@ -76,7 +76,6 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
     "arguments, sentence",
     [
         ("caption photo.jpg --checkpoint nowhere.safetensors", "there is no checkpoint"),
-        ("caption nowhere.jpg", "there is no picture nowhere.jpg"),
         (
             f"caption photo.jpg --attention looks --checkpoint {DOCUMENT_CAPTIONER}",
             "a model without attention",
@@ -91,3 +90,17 @@ def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments,
         main(arguments.split())
     assert sentence in str(stop.value)
     assert "\n" not in str(stop.value)
+
+
+def test_a_file_that_is_no_picture_is_named_and_the_others_have_captions(tmp_path, capsys):
+    photos = data.load_split(data.photos(), "test").paths[:2]
+    broken = tmp_path / "notes.jpg"
+    broken.write_text("no picture")
+    with pytest.raises(SystemExit, match="1 of 3 files have no caption"):
+        main(["caption", str(photos[0]), str(broken), str(photos[1]), "--json", "--beam", "1"])
+    printed = capsys.readouterr()
+    assert "notes.jpg cannot be read as a picture" in printed.err
+    assert [record["file"] for record in json.loads(printed.out)] == [str(path) for path in photos]
+    with pytest.raises(SystemExit, match="1 of 1 files have no caption"):
+        main(["caption", str(tmp_path / "nowhere.jpg")])
+    assert "there is no picture" in capsys.readouterr().err
