@@ -28,6 +28,7 @@ from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import blend, train
 
 DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco}
+DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own: see data.from_csv"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     training.set_defaults(command=train_and_score)
-    training.add_argument("--data", choices=DATA_SETS, default="flickr8k")
+    training.add_argument("--data", type=_data_set, default="flickr8k", help=DATA_HELP)
     training.add_argument("--encoder", default="efficientnet_lite2", help="any CNN by name")
     training.add_argument("--decoder", choices=DECODERS, default="rnn")
     training.add_argument(
@@ -107,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluating.set_defaults(command=evaluate)
     evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
-    evaluating.add_argument("--data", choices=DATA_SETS, default="flickr8k")
+    evaluating.add_argument("--data", type=_data_set, default="flickr8k", help=DATA_HELP)
     evaluating.add_argument("--split", choices=["val", "test"], default="test")
     _add_search_options(evaluating, beam=1)
 
@@ -137,6 +138,17 @@ def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
     parser.add_argument("--length-power", type=float, default=1.0, help="see beam_search")
 
 
+def _data_set(name: str) -> str:
+    if name not in DATA_SETS and not name.endswith(".csv"):
+        known = ", ".join(DATA_SETS)
+        raise argparse.ArgumentTypeError(f"{name!r} is neither {known} nor a file NAME.csv")
+    return name
+
+
+def _folder_of(name: str) -> Path:
+    return DATA_SETS[name]() if name in DATA_SETS else data.from_csv(name)
+
+
 def _search(options: argparse.Namespace):
     """The search that the options ask for, and its name."""
     if options.beam < 1:
@@ -155,7 +167,7 @@ def train_and_score(options: argparse.Namespace) -> None:
     if processes.rank() == 0:
         print(describe(), flush=True)
     with processes.first_before_others():  # it downloads, and keeps the features
-        folder = DATA_SETS[options.data]()
+        folder = _folder_of(options.data)
         encoder = create_encoder(options.encoder).to(device())
         splits = {
             name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
@@ -178,7 +190,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         **sizes,
     ).to(device())
     run = options.folder or data_folder() / "checkpoints" / (
-        f"{options.data}-{options.encoder}-{options.decoder}"
+        f"{Path(options.data).stem}-{options.encoder}-{options.decoder}"
     )
     kind = data.PictureDataset if options.by_picture else data.CaptionDataset
     dataset = kind(splits["train"], views, vocabulary)
@@ -238,7 +250,7 @@ def evaluate(options: argparse.Namespace) -> None:
     search, name = _search(options)
     model, vocabulary, _ = load_model(options.checkpoint)
     model = model.to(device())
-    split = data.load_split(DATA_SETS[options.data](), options.split)
+    split = data.load_split(_folder_of(options.data), options.split)
     features = data.cached_features(split, model.cnn, pooled=isinstance(model, DECODERS["rnn"]))
     written = caption_all(model, features, vocabulary, search=search)
     pair = split.references(), candidates(split.ids, written)

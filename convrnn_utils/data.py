@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from convrnn_utils.coco import coco
 from convrnn_utils.env import data_folder
-from convrnn_utils.files import complete_or_absent, open_captions, read_image
+from convrnn_utils.files import complete_or_absent, one_line, open_captions, read_image
+from convrnn_utils.own_data import from_csv
 from convrnn_utils.sources import flickr8k, photos, scenes
-from convrnn_utils.text import PAD, Vocabulary
+from convrnn_utils.text import PAD, Vocabulary, tokenize
 
 __all__ = [
     "CaptionDataset",
@@ -40,6 +41,7 @@ __all__ = [
     "cached_features",
     "coco",
     "flickr8k",
+    "from_csv",
     "load_split",
     "open_captions",
     "pad_captions",
@@ -85,16 +87,43 @@ class Split:
 
 
 def load_split(folder: Path, split: str) -> Split:
-    """One split of a data set, its pictures in the order of their ids."""
+    """One split of a data set, its pictures in the order of their ids.
+
+    Captions without a word, captions of no picture, and pictures without a caption are left out;
+    a warning counts them. Control characters in a caption become spaces.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``open_captions``; also if nothing is left.
+    """
     folder = Path(folder)
     annotations = open_captions(folder, split)
-    ids = sorted(annotations.imgs)
+    captions: dict[int, list[str]] = {image_id: [] for image_id in sorted(annotations.imgs)}
+    wordless = lost = 0
+    for row in annotations.dataset["annotations"]:
+        caption = one_line(row["caption"])
+        if row["image_id"] not in captions:
+            lost += 1
+        elif not tokenize(caption):
+            wordless += 1
+        else:
+            captions[row["image_id"]].append(caption)
+    ids = [image_id for image_id, own in captions.items() if own]
+    left_out = {
+        "captions without a word": wordless,
+        "captions of no picture": lost,
+        "pictures without a caption": len(captions) - len(ids),
+    }
+    if not ids:
+        raise ValueError(f"{folder}/captions_{split}.json has no picture with a caption.")
+    if any(left_out.values()):
+        counts = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
+        warnings.warn(f"left out of {folder.name}/{split}: {counts}.", stacklevel=2)
     records = [annotations.imgs[image_id] for image_id in ids]
     return Split(
         name=f"{folder.name}/{split}",
         ids=ids,
         paths=[folder / "images" / record["file_name"] for record in records],
-        captions=[[row["caption"] for row in annotations.imgToAnns[i]] for i in ids],
+        captions=[captions[image_id] for image_id in ids],
         records=records,
     )
 

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import time
+import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy
 from filelock import FileLock, Timeout
@@ -181,16 +182,55 @@ def open_captions(folder: Path, split: str) -> COCO:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             annotations = COCO(str(path))
-        if not all(isinstance(row["caption"], str) for row in annotations.anns.values()):
-            raise TypeError("a caption is not text")
-        if not annotations.imgs or not all("file_name" in row for row in annotations.imgs.values()):
-            raise TypeError("a picture has no file name")
-    except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+        _check_captions(annotations.dataset["images"], annotations.dataset["annotations"])
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"{path} is not a COCO captions file ({type(error).__name__}: {error}); it needs the "
             "lists 'images' (id, file_name) and 'annotations' (id, image_id, caption)."
         ) from error
     return annotations
+
+
+def _check_captions(images: list[dict], annotations: list[dict]) -> None:
+    """Raise an error that says what is wrong with the lists of a COCO captions file."""
+    if not images:
+        raise ValueError("it has no picture")
+    for what, rows in {"image": images, "annotation": annotations}.items():
+        seen = set()
+        for row in rows:
+            if type(row["id"]) is not int:
+                raise TypeError(f"the {what} id {row['id']!r} is no whole number")
+            if row["id"] in seen:
+                raise ValueError(f"the {what} id {row['id']} comes twice")
+            seen.add(row["id"])
+    for row in images:
+        name = row["file_name"]
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise TypeError(f"the file name of image {row['id']} is not text")
+        for path in (PurePosixPath(name), PureWindowsPath(name)):
+            if path.anchor or ".." in path.parts:
+                raise ValueError(f"the file name {name!r} leads out of the data set")
+    for row in annotations:
+        if type(row["image_id"]) is not int:
+            raise TypeError(f"the image_id of annotation {row['id']} is no whole number")
+        if not isinstance(row["caption"], str):
+            raise TypeError(f"the caption of annotation {row['id']} is not text")
+
+
+def one_line(caption: str) -> str:
+    """A caption without control characters and halves of letters, which other programs choke on."""
+    if caption.isprintable():
+        return caption
+    strange = {"Cc", "Cs", "Zl", "Zp"}
+    letters = (" " if unicodedata.category(letter) in strange else letter for letter in caption)
+    return " ".join("".join(letters).split())
 
 
 def write_captions(folder: Path, split: str, records: list[dict]) -> None:

@@ -71,7 +71,8 @@ def show_pictures(
     for axis, pixels, text in zip(axes.flat, arrays, texts, strict=False):
         # enlarged without smoothing, a small picture makes a small file
         axis.imshow(pixels, interpolation="nearest" if len(pixels) < 128 else None)
-        axis.set_title(text, y=0, pad=-5, va="top", fontsize=10, loc=align)
+        title = axis.set_title(text, y=0, pad=-5, va="top", fontsize=10, loc=align)
+        title.set_parse_math(False)  # a caption may have dollar signs
     return figure
 
 

@@ -1,0 +1,154 @@
+"""A data set of one's own, from a CSV file of pictures and captions."""
+
+import csv
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from tqdm import tqdm
+
+from convrnn_utils.env import data_folder
+from convrnn_utils.files import (
+    alone,
+    complete_or_absent,
+    one_line,
+    read_image,
+    write_captions,
+)
+from convrnn_utils.text import tokenize
+
+SPLITS = ("train", "val", "test")
+
+
+def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
+    """A data set of your own, ``data/NAME``, from a CSV file with the columns path and caption.
+
+    One line a caption; a picture may have several lines. A path is relative to the CSV file's
+    folder, or absolute. A third column, ``split``, may say train, val or test; without it one
+    picture in ten goes to val, one to test, drawn by lot. The pictures are copied. What cannot be
+    used (a picture that cannot be read, a caption without a word) is left out, and a warning
+    says which line and why.
+
+    Args:
+        path: the file, UTF-8, with a header; commas, semicolons or tabs between the columns.
+        name: of the data set; without it that of the file.
+        seed: of the lot.
+
+    Returns:
+        the folder, for ``load_split``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such table; fewer than three pictures are left; or ``data/NAME`` was
+            made from something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; check its name.")
+    made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
+    folder = data_folder() / (name or path.stem)
+    with alone(folder):
+        if not folder.exists():
+            with complete_or_absent(folder) as unfinished:
+                _convert(path, unfinished, seed)
+                text = json.dumps(made_from)
+                (unfinished / "made_from.json").write_text(text, encoding="utf-8")
+    note = folder / "made_from.json"
+    if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != made_from:
+        raise ValueError(
+            f"{folder} was made from something else than {path} is now; delete that folder, or "
+            "give this data set another name."
+        )
+    return folder
+
+
+def _convert(path: Path, folder: Path, seed: int) -> None:
+    (folder / "images").mkdir(parents=True)
+    records: dict[str, dict] = {}
+    complaints = []
+    for line, row in tqdm(_rows(path), desc="pictures", leave=False):
+        try:
+            _add(records, row, path.parent, folder / "images")
+        except (OSError, ValueError) as error:
+            complaints.append(f"line {line}: {error}")
+    if len(records) < 3:
+        reasons = "".join(f"\n{complaint}" for complaint in complaints[:20])
+        raise ValueError(f"{path} has fewer than three pictures that can be used.{reasons}")
+    _deal_out(list(records.values()), seed)
+    for split in SPLITS:
+        own = [
+            {key: value for key, value in record.items() if key != "split"}
+            for record in records.values()
+            if record["split"] == split
+        ]
+        if not own:
+            raise ValueError(f"{path} has no picture for the split {split}.")
+        write_captions(folder, split, own)
+    captions = sum(len(record["captions"]) for record in records.values())
+    print(f"{path.name}: {len(records):,} pictures with {captions:,} captions.")
+    if complaints:
+        warnings.warn(
+            f"{len(complaints):,} lines of {path.name} are left out:\n" + "\n".join(complaints),
+            stacklevel=4,
+        )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table, each with the number of its (last) line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            separator = max(",;\t", key=header.count)
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, strict=True)
+            if not {"path", "caption"} <= set(reader.fieldnames or ()):
+                raise ValueError(
+                    f"{path} needs a first line that names its columns, path and caption; "
+                    f"it is {header.strip()[:80]!r}."
+                )
+            for row in reader:
+                yield reader.line_num, row
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as such.") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV file that can be read: {error}.") from error
+
+
+def _add(records: dict[str, dict], row: dict[str, str], home: Path, images: Path) -> None:
+    """Take in one line; raise an error in words where that cannot be."""
+    name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
+    split = (row.get("split") or "").strip() or None
+    if not name or "\0" in name:
+        raise ValueError("it names no picture.")
+    if not tokenize(caption):
+        raise ValueError("its caption has no word.")
+    if split not in (None, *SPLITS):
+        raise ValueError(f"its split is {split!r}, and not train, val or test.")
+    if name not in records:
+        read_image(home / name)
+        number = len(records)
+        file_name = f"{number:06d}{Path(name).suffix.lower()}"
+        shutil.copyfile(home / name, images / file_name)
+        records[name] = {
+            "id": number,
+            "file_name": file_name,
+            "original": name,
+            "captions": [],
+            "split": split,
+        }
+    elif records[name]["split"] != split:
+        raise ValueError(f"{name} is in another split on an earlier line.")
+    records[name]["captions"].append(caption)
+
+
+def _deal_out(records: list[dict], seed: int) -> None:
+    """Give a split to the pictures that have none: a tenth each to val and test."""
+    undecided = [record for record in records if record["split"] is None]
+    Random(seed).shuffle(undecided)
+    tenth = max(1, len(undecided) // 10)
+    for number, record in enumerate(undecided):
+        record["split"] = "val" if number < tenth else "test" if number < 2 * tenth else "train"
