@@ -35,7 +35,7 @@ test: .venv/complete
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco checkpoints pictures captions runs))
+FAULTS := $(addprefix tests/test_,$(addsuffix .py,downloads archives coco checkpoints pictures captions runs fuzzing))
 
 test-faults: CONVRNN_PROFILE = smoke
 test-faults: .venv/complete
