@@ -48,7 +48,7 @@ bench: .venv/complete
 
 browser-test: CONVRNN_PROFILE = smoke
 browser-test: .venv/complete
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[browser]" || echo "no Playwright"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[browser,book]" || echo "not installed: what is needed for tests in a browser"
 	$(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
 
 pictures:

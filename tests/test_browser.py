@@ -30,7 +30,8 @@ SETTINGS = {
     "notebook-extension/tracker": '{"windowingMode": "none", "autosaveInterval": 3600}',
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
 }
-SLOW = 15  # seconds that a change may take
+SLOW = 60  # seconds that a change may take while the kernel works
+LONG_IDLE = 3
 CONTROLS = "[role=slider], select, button, input[type=checkbox], input[type=number]"
 CONTROLS += ", input[type=text]"
 CANNOT_MOVE = "e => e.disabled || e.readOnly || (e.type == 'number' && e.min == e.max)"
@@ -156,6 +157,8 @@ class Notebook:
         shown = {"figure": self.page.locator(".jp-RenderedImage img"), "widget": self.explorers()}
         for kind, locator in shown.items():
             for number, element in enumerate(locator.all(), start=1):
+                element.scroll_into_view_if_needed()
+                self.page.wait_for_timeout(300)  # what lies above it may still grow
                 element.screenshot(path=folder / f"{kind}_{number:02}.png")
         return [path.name for path in sorted(folder.iterdir())]
 
@@ -207,10 +210,14 @@ class Notebook:
                 control.press(key)
                 yield
 
-    def _changed(self, explorer, before, seconds=SLOW):
-        for _ in range(5 * seconds):
+    def _changed(self, explorer, before) -> bool:
+        """Whether it shows something else, before the kernel has long been idle again."""
+        begun = time.monotonic()
+        while time.monotonic() < begun + SLOW:
             if explorer.evaluate(WHAT_IT_SHOWS) != before:
                 return True
+            if time.monotonic() > begun + LONG_IDLE and self.page.get_by_text("| Idle").count():
+                return False
             self.page.wait_for_timeout(200)
         return False
 
@@ -242,3 +249,31 @@ def keep_pictures_for_the_readme(welcome: Notebook) -> None:
         explorer.locator("[role=slider]").last.press("ArrowRight")
     welcome.page.wait_for_timeout(3000)
     explorer.screenshot(path=PICTURES / "widget.jpg", type="jpeg", quality=80)
+
+
+def test_the_book_is_built_without_a_warning_and_finds_a_word(chromium, tmp_path):
+    pytest.importorskip("sphinx_book_theme", reason='no Sphinx: pip install ".[book]"')
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-b",
+        "html",
+        "-W",
+        "-c",
+        "book",
+        ".",
+        tmp_path,
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+    page = chromium.new_page()
+    page.goto(f"file://{tmp_path}/search.html?q=spectral+radius", wait_until="domcontentloaded")
+    page.locator("#search-results a", has_text="RNN recurrence").first.click()
+    assert page.locator("h1").first.inner_text().startswith("02 · RNN recurrence")
+    shown = page.locator("main img").evaluate_all(
+        "all => all.filter(e => e.naturalWidth > 1).length"
+    )
+    saved = (ROOT / "notebooks" / "02_rnn_recurrence.ipynb").read_text()
+    assert shown == saved.count('"image/png"') + saved.count('"image/jpeg"') > 0
+    page.close()

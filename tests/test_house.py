@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import convrnn_utils
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
@@ -93,7 +95,7 @@ def test_notebook_keeps_nothing_of_the_machine_it_ran_on(notebook):
     text = json.dumps([cell.get("outputs", []) for cell in content.cells])
     assert not re.search(r"/(work|tmp|root|home|Users)/", text)
     assert '"stderr"' not in text
-    assert set(content.metadata) <= {"kernelspec", "language_info"}
+    assert set(content.metadata) <= {"kernelspec", "language_info", "accelerator", "colab"}
 
 
 def test_notebook_describes_its_figures(notebook):
@@ -122,12 +124,36 @@ def test_notebook_shows_nothing_of_flickr8k(notebook):
     assert not [caption for caption in known if caption in text]
 
 
-def test_lessons_begin_with_the_same_setup():
+def test_all_notebooks_begin_with_the_same_short_setup():
     setups = {
         next(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
-        for path in LESSONS
+        for path in NOTEBOOKS
     }
     assert len(setups) == 1
+    assert setups.pop().count("\n") < 25
+
+
+def test_all_name_one_address_and_the_tag_of_this_version():
+    """`make publish` writes them."""
+    text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    addresses = set(re.findall(r'ADDRESS = ..https://github.com/([^"]*?)..  #', text))
+    badges = re.findall(
+        r"colab.research.google.com/github/([^/]+/[^/]+)/blob/([^/]+)/(\S+?)\)", text
+    )
+    assert len(addresses) == 1
+    tag = f"v{convrnn_utils.__version__}"
+    assert set(re.findall(r'TAG = ..([^"]*?)..  #', text)) == {tag}
+    assert {(address, at) for address, at, _ in badges} == {(*addresses, tag)}
+    assert [place for *_, place in badges] == [f"notebooks/{path.name}" for path in LESSONS]
+
+
+def test_colab_is_asked_for_a_gpu_where_photographs_are_trained_on():
+    for path in LESSONS:
+        content = nbformat.read(path, as_version=4)
+        code = "\n".join(cell.source for cell in code_cells(content))
+        trains = bool(re.search(r'gpu="flickr8k"', code)) and " train(" in code
+        assert (content.metadata.get("accelerator") == "GPU") == trains, path.name
+        assert "Colab's T4" in content.cells[0].source
 
 
 def test_every_lesson_has_solutions():
