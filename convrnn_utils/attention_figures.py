@@ -21,7 +21,7 @@ from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.scene_shapes import place_shares
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.widgets import Explorer, last_upload, read_upload
+from convrnn_utils.widgets import Explorer, picture_chooser
 
 # ---------------------------------------------------------------- captions with their maps
 
@@ -248,8 +248,6 @@ def attention_explorer(
         write: gives the captions in the beam for a picture, best first.
         pictures: the files to choose from, by name.
     """
-    picture = ipywidgets.Dropdown(options=list(pictures), description="picture")
-    upload = ipywidgets.FileUpload(accept="image/*", description="your own picture")
     caption = ipywidgets.Dropdown(description="caption")
     caption.layout.width = "40em"
     word = ipywidgets.IntSlider(value=1, min=1, max=1, description="word")
@@ -299,35 +297,21 @@ def attention_explorer(
         quiet = False
         choose_caption()
 
-    def choose_picture(_=None) -> None:
-        read(read_image(pictures[picture.value]))
-
-    def take_upload(_=None) -> None:
-        if not upload.value:
-            return
-        try:
-            image = read_upload(last_upload(upload))
-        except ValueError as error:
-            result.value = f'<p role="status">{html.escape(str(error))}</p>'
-            return
-        read(image)
-
     def turn(button: ipywidgets.Button) -> None:
         word.value += 1 if button is further else -1
 
-    picture.observe(choose_picture, "value")
-    upload.observe(take_upload, "value")
+    picture, upload, message = picture_chooser(pictures, read, "picture")
     caption.observe(choose_caption, "index")
     for control in (word, row, column):
         control.observe(show, "value")
     back.on_click(turn)
     further.on_click(turn)
-    choose_picture()
+    read(read_image(next(iter(pictures.values()))))
     lines = ([picture, upload], [caption], [word, back, further, row, column])
     boxes = [ipywidgets.HBox(line) for line in lines]
     for box in boxes:
         box.layout.flex_flow = "row wrap"
-    return Explorer("attention, word by word", [*boxes, result])
+    return Explorer("attention, word by word", [*boxes, message, result])
 
 
 def attention_html(

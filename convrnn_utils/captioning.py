@@ -17,7 +17,7 @@ from convrnn_utils.data import read_image
 from convrnn_utils.decoding import beam_search, forbid, words_before
 from convrnn_utils.plots import PALETTE, html_image, light_up
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.widgets import Explorer, last_upload, read_upload
+from convrnn_utils.widgets import Explorer, picture_chooser
 
 
 class Caption(NamedTuple):
@@ -132,15 +132,11 @@ def caption_explorer(
         write: ``write(picture, beam_width)`` gives the caption.
         paths: the photographs to begin with.
     """
-    photographs = {path.stem: path for path in paths}
-    uploaded: dict[str, Image.Image] = {}
-    photograph = ipywidgets.Dropdown(options=list(photographs), description="photo")
-    upload = ipywidgets.FileUpload(accept="image/*", description="your own")
     width = ipywidgets.IntSlider(
         value=1, min=1, max=5, description="beam width", continuous_update=False
     )
     number = ipywidgets.IntSlider(value=0, min=0, max=1, description="word")
-    message, result = ipywidgets.HTML(), ipywidgets.HTML()
+    result = ipywidgets.HTML()
     picture: Image.Image = read_image(paths[0])
     caption = write(picture, 1)
 
@@ -148,37 +144,21 @@ def caption_explorer(
         result.value = _explained(picture, caption, number.value)
 
     def write_again(_=None) -> None:
-        nonlocal picture, caption
-        name = photograph.value
-        picture = uploaded[name] if name in uploaded else read_image(photographs[name])
+        nonlocal caption
         caption = write(picture, width.value)
         number.unobserve(show, "value")  # so that it is drawn once
         number.value, number.max = 0, len(caption.words)
         number.observe(show, "value")
         show()
 
-    def receive(_=None) -> None:
-        if not upload.value:
-            return
-        file = last_upload(upload)
-        try:
-            received = read_upload(file)
-        except ValueError as error:
-            message.value = f'<p role="alert">{html.escape(str(error))}</p>'
-            return
-        message.value = ""
-        name = f"{file['name']} (yours)"
-        uploaded[name] = received
-        photograph.unobserve(write_again, "value")  # so that nothing else is captioned first
-        photograph.options = [*photographs, *uploaded]
-        photograph.value = name
-        photograph.observe(write_again, "value")
+    def choose(chosen: Image.Image) -> None:
+        nonlocal picture
+        picture = chosen
         write_again()
 
-    photograph.observe(write_again, "value")
+    photograph, upload, message = picture_chooser({path.stem: path for path in paths}, choose)
     width.observe(write_again, "value")
     number.observe(show, "value")
-    upload.observe(receive, "value")
     number.max = len(caption.words)
     show()
     number.layout.width = "30em"

@@ -2,7 +2,7 @@
 
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets
@@ -101,6 +101,50 @@ def _card(path: Path, captions: list[str], words: str) -> str:
         f'<figcaption><ul style="padding-left:1.2em;margin:0">{"".join(lines)}</ul></figcaption>'
         "</figure>"
     )
+
+
+def picture_chooser(
+    pictures: Mapping[str, Path], choose: Callable[[Image.Image], None], description: str = "photo"
+) -> tuple[ipywidgets.Dropdown, ipywidgets.FileUpload, ipywidgets.HTML]:
+    """A list of pictures, a button for one's own, which then joins the list, and a message.
+
+    A file that is uploaded stays in memory.
+
+    Args:
+        pictures: the files to choose from, by name.
+        choose: called with the picture whenever one is chosen, but not with the first one.
+        description: what stands before the list.
+    """
+    uploaded: dict[str, Image.Image] = {}
+    names = ipywidgets.Dropdown(options=list(pictures), description=description)
+    upload = ipywidgets.FileUpload(accept="image/*", description="your own")
+    message = ipywidgets.HTML()
+
+    def show(_=None) -> None:
+        name = names.value
+        message.value = ""
+        choose(uploaded[name] if name in uploaded else read_image(pictures[name]))
+
+    def receive(_=None) -> None:
+        if not upload.value:
+            return
+        file = last_upload(upload)
+        try:
+            received = read_upload(file)
+        except ValueError as error:
+            message.value = f'<p role="alert">{html.escape(str(error))}</p>'
+            return
+        name = f"{file['name']} (yours)"
+        uploaded[name] = received
+        names.unobserve(show, "value")  # so that nothing else is shown first
+        names.options = [*pictures, *uploaded]
+        names.value = name
+        names.observe(show, "value")
+        show()
+
+    names.observe(show, "value")
+    upload.observe(receive, "value")
+    return names, upload, message
 
 
 def picture_html(path: Path, text: str, style: str = "", longest: int = 240) -> str:

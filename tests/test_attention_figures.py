@@ -181,7 +181,7 @@ def pictures(tmp_path):
 
 def controls(explorer):
     (picture, upload), (caption,), walk = (box.children for box in explorer.children[:3])
-    return picture, upload, caption, *walk, explorer.children[3]
+    return picture, upload, caption, *walk, explorer.children[4]
 
 
 def test_one_walks_along_the_words(pictures):
@@ -232,11 +232,17 @@ def upload_of(name, content):
 
 def test_one_loads_a_picture_of_ones_own(pictures):
     explorer = attention_figures.attention_explorer(written_for, pictures)
-    _, upload, *_, result = controls(explorer)
+    picture, upload, *_, result = controls(explorer)
     upload.value = upload_of("mine.png", pictures["day"].read_bytes())
     assert "“&lt;light&gt;”" in result.value
+    assert picture.value == "mine.png (yours)"
     upload.value = upload_of("<notes>.txt", b"no picture")
-    assert "&lt;notes&gt;.txt cannot be read as a picture" in result.value
+    assert "&lt;notes&gt;.txt cannot be read as a picture" in explorer.children[3].value
+    assert "“&lt;light&gt;”" in result.value
+    picture.value = next(iter(pictures))
+    assert explorer.children[3].value == ""
+    picture.value = "mine.png (yours)"
+    assert "“&lt;light&gt;”" in result.value
 
 
 def test_the_explorer_says_what_it_is_where_widgets_are_dead(pictures):
