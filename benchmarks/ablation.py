@@ -28,7 +28,7 @@ from convrnn_utils.encoders import create_encoder
 from convrnn_utils.env import data_folder, describe, device
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.training import caption_loss, teacher_forcing_loss, train
+from convrnn_utils.training import caption_loss, train
 
 SCORES = ("CIDEr", "BLEU-4", "METEOR")
 
@@ -92,10 +92,7 @@ def run_once(
     vocabulary = Vocabulary.from_captions(sum(splits["train"].captions, []), min_count)
     torch.manual_seed(seed)
     model = model_class(256, 512, len(vocabulary), 256, dropout=dropout, cnn=encoder).to(device())
-    loss = partial(teacher_forcing_loss, label_smoothing=label_smoothing)
-    loss.__name__ = "teacher_forcing_loss"
-    if sampled_share:
-        loss = scheduled_sampling(sampled_share, label_smoothing)
+    loss = scheduled_sampling(sampled_share, label_smoothing) if sampled_share else None
     validation = features(splits["val"])
     train(
         model,

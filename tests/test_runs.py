@@ -46,26 +46,35 @@ def run(dataset, encoder, folder, **changes):
 # ---------------------------------------------------------------- interrupted, or out of memory
 
 
+def before_step(patch, number, act):
+    """Have ``act`` called in the step of that number, before it; gives a list with all steps."""
+    minimise, steps = training._minimise, []
+
+    def counted(*arguments):
+        steps.append(len(steps) + 1)
+        if steps[-1] == number:
+            act()
+        return minimise(*arguments)
+
+    patch.setattr(training, "_minimise", counted)
+    return steps
+
+
 def test_an_interrupt_stops_between_two_steps_and_saves(
     dataset, tiny_encoder, tmp_path, monkeypatch, fault
 ):
     """A real SIGINT, in the middle of a step; then the run goes on, and ends as if undisturbed."""
     whole, _ = run(dataset, tiny_encoder, tmp_path / "whole")
-    minimise, steps = training._minimise, 0
 
-    def interrupted(*arguments):
-        nonlocal steps
-        steps += 1
-        if steps == 6:
-            fault("runs")
-            signal.raise_signal(signal.SIGINT)
-        return minimise(*arguments)
+    def interrupt():
+        fault("runs")
+        signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_minimise", interrupted)
+        steps = before_step(patch, 6, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(dataset, tiny_encoder, tmp_path / "stopped")
-    assert steps == 6
+    assert len(steps) == 6
     _, content = training.read_file(tmp_path / "stopped" / training.RUN)
     assert (content["progress"]["epoch"], content["progress"]["batch"]) == (1, 2)
     resumed, _ = run(dataset, tiny_encoder, tmp_path / "stopped")
@@ -96,18 +105,12 @@ def test_an_interrupt_while_scoring_leaves_a_model_that_can_be_used(
 def test_out_of_memory_gives_advice_and_keeps_the_checkpoint(
     dataset, tiny_encoder, tmp_path, monkeypatch, message, fault
 ):
-    minimise, steps = training._minimise, 0
-
-    def too_much(*arguments):
-        nonlocal steps
-        steps += 1
-        if steps == 3:
-            fault("runs")
-            raise RuntimeError(message)
-        return minimise(*arguments)
+    def too_much():
+        fault("runs")
+        raise RuntimeError(message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_minimise", too_much)
+        before_step(patch, 3, too_much)
         with pytest.raises(torch.OutOfMemoryError, match="batch of 4: train with batch_size=2"):
             run(dataset, tiny_encoder, tmp_path / "run", save_every=0.0)
     _, content = training.read_file(tmp_path / "run" / training.RUN)
