@@ -1,6 +1,7 @@
-"""Figures and explorers of notebook 07: a beam as a tree, sampling, alignments, intervals."""
+"""Figures and explorers of 05 and 07: losses by word, a beam as a tree, samples, intervals."""
 
 import html
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,43 @@ class Candidate(NamedTuple):
     kept: bool
 
 
+class Judged(NamedTuple):
+    """What a model thinks of one word of a caption.
+
+    Attributes:
+        word: the word that the caption has here.
+        loss: minus the logarithm of its probability, in nats.
+        best: the most probable words here, each with its probability.
+    """
+
+    word: str
+    loss: float
+    best: Mapping[str, float]
+
+
 # ---------------------------------------------------------------- figures
+
+
+def show_losses(judged: Sequence[Judged], marked: int | None = None) -> Figure:
+    """The loss of each word of a caption as a bar, and their mean as a line.
+
+    Args:
+        judged: the words in order.
+        marked: the number of a word, from 0, whose bar is hatched.
+    """
+    losses = [each.loss for each in judged]
+    figure, axis = plt.subplots(figsize=(max(4.0, 0.62 * len(judged) + 1.2), 2.8))
+    bars = axis.bar(range(len(judged)), losses, color=PALETTE[0])
+    if marked is not None:
+        bars[marked].set(facecolor="white", edgecolor=PALETTE[0], hatch="///", linewidth=2)
+    mean = sum(losses) / len(losses)
+    axis.axhline(mean, color="0.25", linestyle="--", label=f"mean {mean:.2f}")
+    axis.set(ylabel="loss, nats", xticks=range(len(judged)))
+    axis.set_xticklabels([each.word for each in judged], rotation=40, ha="right")
+    axis.grid(False, axis="x")
+    axis.legend(loc="upper right", fontsize=10)
+    axis.set_ylim(0, 1.25 * max(*losses, mean, 0.1))
+    return figure
 
 
 def show_beam_tree(steps: Sequence[Sequence[Candidate]], until: int | None = None) -> Figure:
@@ -186,6 +223,72 @@ def show_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]
 
 
 # ---------------------------------------------------------------- explorers
+
+
+def loss_explorer(
+    judge: Callable[[int, str], Sequence[Judged]],
+    paths: Sequence[Path],
+    captions: Sequence[Sequence[str]],
+) -> Explorer:
+    """What each word of a caption costs; for captions of the data set or of one's own.
+
+    Args:
+        judge: ``judge(row, caption)`` gives the words of a caption of picture ``row`` up to
+            ``<end>``.
+        paths: the pictures.
+        captions: those of each picture; they are offered, and any other can be typed.
+    """
+    names = [f"{row + 1}: {path.stem}" for row, path in enumerate(paths)]
+    picture = ipywidgets.Dropdown(options=names, description="picture")
+    caption = ipywidgets.Combobox(
+        value=captions[0][0],
+        options=list(captions[0]),
+        placeholder="type or pick a caption",
+        description="caption",
+        continuous_update=False,  # judge it at Enter, not at every letter
+    )
+    caption.layout.width = "36em"
+    word = ipywidgets.IntSlider(value=1, min=1, max=1, description="word")
+    result = ipywidgets.HTML()
+    judged: Sequence[Judged] = []
+
+    def show(_=None) -> None:
+        chosen = judged[word.value - 1]
+        before = " ".join(["<start>", *(each.word for each in judged[: word.value - 1])])
+        best = ", ".join(f"{each} {100 * chance:.0f}%" for each, chance in chosen.best.items())
+        mean = sum(each.loss for each in judged) / len(judged)
+        said = (
+            f"After “{before}” the model expects: {best}. The caption says “{chosen.word}”: "
+            f"{100 * math.exp(-chosen.loss):.1f}%, {chosen.loss:.2f} nats. "
+            f"Mean of all {len(judged)} words: {mean:.2f} nats."
+        )
+        losses = "loss of each word: " + ", ".join(f"{w.word} {w.loss:.2f}" for w in judged)
+        image = picture_html(paths[picture.index], names[picture.index], longest=180)
+        bars = html_image(show_losses(judged, word.value - 1), losses)
+        result.value = (
+            f'<p role="status">{html.escape(said)}</p>'
+            f'<div style="display:flex;gap:1em;flex-wrap:wrap">{image}{bars}</div>'
+        )
+
+    def begin(_=None) -> None:
+        nonlocal judged
+        judged = judge(picture.index, caption.value)
+        word.unobserve(show, "value")  # so that it is drawn once
+        word.max = len(judged)
+        word.observe(show, "value")
+        show()
+
+    def turn(_=None) -> None:
+        caption.unobserve(begin, "value")
+        caption.options, caption.value = list(captions[picture.index]), captions[picture.index][0]
+        caption.observe(begin, "value")
+        begin()
+
+    picture.observe(turn, "value")
+    caption.observe(begin, "value")
+    word.observe(show, "value")
+    begin()
+    return Explorer("loss, word by word", [ipywidgets.VBox([picture, caption, word]), result])
 
 
 def beam_explorer(

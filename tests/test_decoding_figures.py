@@ -152,6 +152,44 @@ def test_moving_a_slider_draws_other_captions(tmp_path):
     assert 'alt="cat"' in result.value
 
 
+def judge(row, caption):
+    words = [*caption.split(), "<end>"]
+    return [
+        decoding_figures.Judged(word, 0.5 + place + row, {"a": 0.6, "<b>": 0.3})
+        for place, word in enumerate(words)
+    ]
+
+
+def test_losses_are_bars_with_their_mean():
+    figure = decoding_figures.show_losses(judge(0, "a dog runs"), marked=1)
+    axis = figure.axes[0]
+    assert [bar.get_height() for bar in axis.patches] == [0.5, 1.5, 2.5, 3.5]
+    assert [bar.get_hatch() for bar in axis.patches] == [None, "///", None, None]
+    assert axis.lines[0].get_ydata()[0] == 2.0
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "dog", "runs", "<end>"]
+    plt.close(figure)
+
+
+def test_a_caption_is_typed_and_each_word_judged(tmp_path):
+    paths = [tmp_path / "dog.jpg", tmp_path / "cat.jpg"]
+    for path in paths:
+        Image.new("RGB", (64, 48)).save(path)
+    explorer = decoding_figures.loss_explorer(judge, paths, [["a dog", "it runs"], ["a cat"]])
+    (picture, caption, word), result = explorer.children[0].children, explorer.children[1]
+    assert word.max == 3 and "After “&lt;start&gt;” the model expects: a 60%" in result.value
+    assert "Mean of all 3 words: 1.50 nats." in result.value
+    word.value = 2
+    assert "After “&lt;start&gt; a” the model expects" in result.value
+    assert "says “dog”: 22.3%, 1.50 nats" in result.value
+    caption.value = "so <it> goes on"
+    assert word.max == 5 and "“&lt;it&gt;”" in result.value
+    word.value = 5
+    picture.index = 1
+    assert caption.value == "a cat" and tuple(caption.options) == ("a cat",)
+    assert word.max == 3 and word.value == 3 and "<end>" not in result.value
+    assert not plt.get_fignums()
+
+
 def test_explorers_say_what_they_are_where_widgets_are_dead():
     explorer = decoding_figures.beam_explorer(lambda row, width: STEPS, ["dog"])
     assert repr(explorer) == "[beam search, step by step: run this cell to use it]"
