@@ -127,6 +127,45 @@ def measure_document(photos: data.Split, rounds: int, size: int = 32) -> list[di
     return [row(f"train_document_b{size}", *rates, "captions/s")]
 
 
+def measure_epoch(photos: data.Split, rounds: int, size: int = 32, epochs: int = 10) -> list[dict]:
+    """The row ``epoch_document``: seconds an epoch over ``photos``, in a training of ``epochs``.
+
+    Ours runs the CNN once, of which each epoch bears its part, and takes batches of captions of
+    similar length; the reference decodes the pictures and runs the CNN in every epoch, and takes
+    captions as they come.
+    """
+    model, vocabulary, _ = load_model(DOCUMENT_CAPTIONER)
+    model = model.to(device())
+    pictures = data.Pictures(photos, model.cnn)
+    dataset = data.CaptionDataset(photos, features_of(model, photos).mean(dim=1).cpu(), vocabulary)
+    shuffled = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    fed = {}
+    losses = {
+        "ours": lambda: fast_loss(model, *fed["ours"]),
+        "reference": lambda: plain_document_loss(model, *fed["reference"]),
+    }
+    steps = {side: step(model, loss) for side, loss in losses.items()}
+
+    def ours() -> None:
+        for chosen in data.batch_indices(dataset, size, 0):
+            fed["ours"] = [tensor.to(device()) for tensor in dataset[chosen]]
+            steps["ours"]()
+
+    def reference() -> None:
+        for chosen in shuffled.split(size):
+            pairs = sorted((dataset.pairs[i] for i in chosen), key=lambda pair: -len(pair[1]))
+            rows, captions = zip(*pairs, strict=True)
+            decoded = pictures[list(rows)].to(device())
+            fed["reference"] = decoded, data.pad_captions(captions).to(device())
+            steps["reference"]()
+
+    sides = {"ours": ours, "reference": reference, "once": lambda: features_of(model, photos)}
+    seconds = in_turn(sides, rounds)
+    return [
+        row("epoch_document", seconds["ours"] + seconds["once"] / epochs, seconds["reference"], "s")
+    ]
+
+
 def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[dict]:
     """The rows ``train_attention_b32`` and ``train_attention_b128``."""
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
@@ -154,7 +193,11 @@ def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[
 def measure(rounds: int = 3) -> list[dict]:
     """All rows; raises an ``AssertionError`` where two sides have different losses."""
     photos = data.load_split(data.photos(), "test")
-    return measure_document(photos, rounds) + measure_attention(photos, rounds)
+    return [
+        *measure_document(photos, rounds),
+        *measure_epoch(photos, rounds),
+        *measure_attention(photos, rounds),
+    ]
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ class ShowAttendTell(nn.Module):
         """
         queries = self.query(hidden).unflatten(0, (len(keys), -1))  # (B, n, A)
         sums = keys.unsqueeze(1) + queries.unsqueeze(2)  # (B, n, L, A)
-        weights = self.score(torch.tanh(sums)).squeeze(3).softmax(dim=2)
+        # in place, since the sums are by far the largest tensor of a step
+        weights = self.score(sums.tanh_()).squeeze(3).softmax(dim=2)
         context = torch.bmm(weights, values).flatten(0, 1)
         if self.gate is not None:
             context = torch.sigmoid(self.gate(hidden)) * context

@@ -112,13 +112,14 @@ def test_attention_as_commonly_written_gives_the_same_loss_and_gradients(caption
 @pytest.mark.parametrize("beam_width", [1, 3, 5])
 def test_a_search_alone_writes_the_same_captions(captioner, beam_width):
     model, plain = captioner
-    together = beam_search(model, grids(30), 12, beam_width)
+    speed = load("speed_generation")
+    together = speed.without_padding(beam_search(model, grids(30), 12, beam_width))
     search = load("plain_attention").search_alone
     alone = [search(plain, grid, 12, beam_width) for grid in grids(30).split(1)]
-    load("speed_generation").check(together, alone)
+    speed.check(together, alone)
     assert len({len(ids) for ids in alone}) > 1
     with pytest.raises(AssertionError, match="1 captions differ"):
-        load("speed_generation").check(together, [[*alone[0], 4], *alone[1:]])
+        speed.check(together, [[*alone[0], 4], *alone[1:]])
 
 
 def test_the_documents_model_as_commonly_trained_has_the_same_loss(tiny_encoder):
@@ -133,6 +134,12 @@ def test_the_documents_model_as_commonly_trained_has_the_same_loss(tiny_encoder)
     speed = load("speed_training")
     with pytest.raises(AssertionError, match="the losses differ"):
         speed.check(model, lambda: losses[0], lambda: losses[1] + 1)
+
+
+def test_an_epoch_is_measured_with_the_cnn_once_and_in_every_batch():
+    few = data.load_split(data.photos(), "test").first(2)
+    (record,) = load("speed_training").measure_epoch(few, rounds=1, size=5)
+    assert record["name"] == "epoch_document" and record["unit"] == "s" and record["ratio"] > 1
 
 
 def test_scenes_drawn_plainly_are_the_same():
