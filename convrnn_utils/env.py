@@ -106,4 +106,6 @@ def describe() -> str:
     version = ".".join(str(part) for part in sys.version_info[:3])
     where = device()
     name = torch.cuda.get_device_name() if where.type == "cuda" else str(where)
+    if where.type != "cpu" and not has_bfloat16(where):
+        name += " (without bfloat16: it trains in float32)"
     return f"Python {version} · torch {torch.__version__} · device {name} · profile {profile()}"

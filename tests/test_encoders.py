@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from timm.layers import Conv2dSame
 from torch import nn
 
 from convrnn_utils import data, encoders
@@ -315,6 +316,14 @@ def test_folded_gives_the_same_features_without_batch_normalisation(lite, photog
     assert expected.max() > 1
     torch.testing.assert_close(features, expected, rtol=0, atol=2e-4)
     assert any(isinstance(part, nn.BatchNorm2d) for part in lite.modules())  # is as it was
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("side", [8, 9, 10, 11])
+def test_a_wider_kernel_pads_as_tensorflow_does(kernel_size, side):
+    layer = Conv2dSame(3, 6, kernel_size, stride=2, groups=3)
+    maps = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(encoders._SamePadding(layer)(maps), layer(maps))
 
 
 def test_the_small_cnn_folds_too():

@@ -144,5 +144,12 @@ def test_the_description_names_versions_device_and_profile(monkeypatch):
     assert torch.__version__ in line
 
 
+def test_a_gpu_without_bfloat16_is_named_as_such(monkeypatch):
+    monkeypatch.setattr(env, "device", lambda: torch.device("mps"))
+    assert "device mps (without bfloat16: it trains in float32)" in env.describe()
+    monkeypatch.setattr(env, "has_bfloat16", lambda where: True)
+    assert "device mps · profile" in env.describe()
+
+
 def test_the_package_has_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", convrnn_utils.__version__)
