@@ -204,3 +204,19 @@ def test_operations_and_bytes_of_a_step_by_hand(tiny_encoder):
     # 2 pictures, 4 places, 4 + 8 numbers each, 4 words read, 2 bytes, twice; weights 8 times
     assert floor["bytes"] == 2 * 4 * 12 * 4 * 2 * 2 + 32 * weights
     assert floor["operations"] > 0 and model.key.weight.grad is None
+
+
+def test_the_plan_for_coco_by_hand():
+    """Two GPUs at half of what they can do; 113,287 / 40 × 10 = 28,321.75 steps."""
+    coco = load("coco_plan")
+    two = coco.Machine(devices=2, cores=10, operations=2e12, bandwidth=2e11, memory=16e9)
+    work = {"of a picture": 6e9, "of a step": 1e9, "bytes of a step": 6e8}
+    plan = coco.plan(two, work | {"features": 30e9, "decoded": 100.0}, share=0.5)
+    assert plan["decoding, minutes"] == pytest.approx(123_287 / 1000 / 60)
+    assert plan["CNN, minutes"] == pytest.approx(123_287 * 6e9 / 2e12 / 60)
+    assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.006 / 2 / 60)  # its bytes
+    assert plan["in all, minutes"] == pytest.approx(
+        plan["CNN, minutes"] + plan["training, minutes"]
+    )
+    assert plan["disk, GB"] == 70 and plan["features, GB"] == 30
+    assert plan["features read, GB"] == 300  # 15 GB are more than 0.8 of 16
