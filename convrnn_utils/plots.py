@@ -59,12 +59,18 @@ def show_pictures(
         align: of the captions: left or center.
     """
     texts = ["\n".join(textwrap.fill(line, width) for line in t.split("\n")) for t in titles]
-    rows = -(-len(pictures) // columns)
-    lines = max(text.count("\n") + 1 for text in texts)
     arrays = [numpy.asarray(picture) for picture in pictures]
-    height = size * max(pixels.shape[0] / pixels.shape[1] for pixels in arrays)
+    heights = [  # of the rows, in inches: the tallest picture and the longest caption of each
+        size * max(pixels.shape[0] / pixels.shape[1] for pixels in arrays[start : start + columns])
+        + 0.21 * max(text.count("\n") + 1 for text in texts[start : start + columns])
+        for start in range(0, len(arrays), columns)
+    ]
     figure, axes = plt.subplots(
-        rows, columns, figsize=(size * columns, (height + 0.21 * lines) * rows), squeeze=False
+        len(heights),
+        columns,
+        figsize=(size * columns, sum(heights)),
+        squeeze=False,
+        height_ratios=heights,
     )
     for axis in axes.flat:
         axis.set_axis_off()
