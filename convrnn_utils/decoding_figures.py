@@ -263,7 +263,8 @@ def loss_explorer(
             f"Mean of all {len(judged)} words: {mean:.2f} nats."
         )
         losses = "loss of each word: " + ", ".join(f"{w.word} {w.loss:.2f}" for w in judged)
-        image = picture_html(paths[picture.index], names[picture.index], longest=180)
+        path, name = paths[picture.index], names[picture.index]
+        image = picture_html(path, name, "flex:none;align-self:flex-start", longest=180)
         bars = html_image(show_losses(judged, word.value - 1), losses)
         result.value = (
             f'<p role="status">{html.escape(said)}</p>'
@@ -376,7 +377,7 @@ def sampling_explorer(
             for caption, logarithm in written
         )
         path = paths[picture.index]
-        image = picture_html(path, path.stem)
+        image = picture_html(path, path.stem, "flex:none;align-self:flex-start")
         result.value = (
             f'<p role="status">{said} In brackets: the log-probability.</p>'
             f'<div style="display:flex;gap:1em">{image}<ol>{lines}</ol></div>'

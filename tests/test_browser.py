@@ -165,13 +165,14 @@ class Notebook:
     def move_all_controls(self) -> list[str]:
         """Work every control of every explorer with the keyboard; those that change nothing.
 
-        One that changes nothing is tried again after the others: ReLU shows nothing on a map
-        without negative numbers.
+        One that changes nothing is tried again after the others.
         """
         idle = []
         for number, explorer in enumerate(self.explorers().all(), start=1):
             explorer.scroll_into_view_if_needed()
             controls = explorer.locator(CONTROLS).all()
+            # boxes first: after another kernel is chosen there may be nothing for ReLU to cut off
+            controls.sort(key=lambda control: control.get_attribute("type") != "checkbox")
             for _ in range(2):
                 controls = [control for control in controls if self._is_idle(explorer, control)]
             for control in controls:
