@@ -135,15 +135,16 @@ class Notebook:
         pytest.fail(f"{self.name}: cells still run after {seconds} s")
 
     def errors(self) -> list[str]:
-        selector = "[data-mime-type='application/vnd.jupyter.error']"
-        return self.page.locator(f".jp-OutputArea-output{selector}").all_inner_texts()
+        """Tracebacks in the outputs; what is off the screen has a textContent, but no innerText."""
+        outputs = self.page.locator(".jp-OutputArea-output").all_text_contents()
+        return [text for text in outputs if "Traceback (most recent call last)" in text]
 
     def cells_not_run(self) -> int:
         """Code cells without a number; those that are empty do not count."""
         return self.page.evaluate(
             """() => [...document.querySelectorAll('.jp-CodeCell')].filter(cell =>
-                cell.querySelector('.cm-content')?.innerText.trim() &&
-                !/\\d/.test(cell.querySelector('.jp-InputPrompt').innerText)).length"""
+                cell.querySelector('.cm-content')?.textContent.trim() &&
+                !/\\d/.test(cell.querySelector('.jp-InputPrompt').textContent)).length"""
         )
 
     def explorers(self):
