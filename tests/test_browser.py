@@ -236,8 +236,17 @@ def test_a_notebook_runs_from_the_menu_and_its_controls_work(chromium, lab, name
         assert notebook.complaints == []
         if notebook.name == "00_welcome":
             keep_pictures_for_the_readme(notebook)
+        if notebook.name == "06_attention":
+            hover_over_a_place(notebook)
     finally:
         notebook.page.close()
+
+
+def hover_over_a_place(attention: Notebook) -> None:
+    """The mouse reaches the places of the grid, and each says its weight."""
+    place = attention.explorers().first.locator("svg rect").nth(10)
+    place.hover()  # fails where something else lies above it
+    assert re.fullmatch(r"row 2, column 2: 0\.\d{3}", place.locator("title").text_content())
 
 
 def keep_pictures_for_the_readme(welcome: Notebook) -> None:
