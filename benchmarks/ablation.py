@@ -6,8 +6,7 @@ The first run is the training of the course's captioner (see ``data/README.md``)
 dropout of 0.5 and not 0.3, and without the training on CIDEr that follows it; the second is the
 same with another seed, and says how much of a difference is chance. Each further run changes one
 thing. What is scored is captions of the validation split: beam of 5, length power 1, five
-references. Runs are kept in
-``data/checkpoints/ablation``, and one that was interrupted goes on.
+references. Runs are kept in ``data/checkpoints/ablation``, and one that was interrupted goes on.
 """
 
 import argparse

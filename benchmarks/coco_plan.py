@@ -70,7 +70,7 @@ def work_of_captioner() -> dict[str, float]:
     encoder = shipped.cnn.cpu()
     model = make_model(vocabulary, encoder, shipped.key.out_features * 2).cpu()
     one = torch.zeros(1, 3, encoder.size, encoder.size, dtype=torch.uint8)
-    grid = shipped.cnn(one)
+    grid = encoder(one)
     inputs = grid.detach().expand(BATCH_SIZE, -1, -1)
     captions = torch.ones(BATCH_SIZE * CAPTIONS_EACH, WORDS + 1, dtype=torch.long)
     step = floor_of_step(model, inputs, captions)

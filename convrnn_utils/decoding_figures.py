@@ -14,6 +14,7 @@ from convrnn_utils.plots import PALETTE, html_image
 from convrnn_utils.widgets import Explorer, picture_html
 
 MARKERS = ["o", "s", "^", "D", "v", "P"]
+BESIDE = "flex:none;align-self:flex-start"  # a picture beside text that keeps its shape
 
 
 class Candidate(NamedTuple):
@@ -67,7 +68,7 @@ def show_losses(judged: Sequence[Judged], marked: int | None = None) -> Figure:
     axis.set_xticklabels([each.word for each in judged], rotation=40, ha="right")
     axis.grid(False, axis="x")
     axis.legend(loc="upper right", fontsize=10)
-    axis.set_ylim(0, 1.25 * max(*losses, mean, 0.1))
+    axis.set_ylim(0, 1.25 * max(*losses, 0.1))
     return figure
 
 
@@ -264,7 +265,7 @@ def loss_explorer(
         )
         losses = "loss of each word: " + ", ".join(f"{w.word} {w.loss:.2f}" for w in judged)
         path, name = paths[picture.index], names[picture.index]
-        image = picture_html(path, name, "flex:none;align-self:flex-start", longest=180)
+        image = picture_html(path, name, BESIDE, longest=180)
         bars = html_image(show_losses(judged, word.value - 1), losses)
         result.value = (
             f'<p role="status">{html.escape(said)}</p>'
@@ -377,7 +378,7 @@ def sampling_explorer(
             for caption, logarithm in written
         )
         path = paths[picture.index]
-        image = picture_html(path, path.stem, "flex:none;align-self:flex-start")
+        image = picture_html(path, path.stem, BESIDE)
         result.value = (
             f'<p role="status">{said} In brackets: the log-probability.</p>'
             f'<div style="display:flex;gap:1em">{image}<ol>{lines}</ol></div>'
