@@ -108,14 +108,27 @@ def beam_search(
             number of words to this power, is highest is taken. 0 takes the most probable one, 1
             the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one).
 
+    A search for an image ends when no beam that goes on can still win: words only make a beginning
+    less probable.
+
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
     """
-    beams, log_probabilities = beams_at_end(model, images, max_words, beam_width)
-    lengths = (beams != PAD).sum(dim=2)
-    chosen = (log_probabilities / lengths**length_power).argmax(dim=1)
-    longest = lengths.gather(1, chosen.unsqueeze(1)).max()
-    return beams[torch.arange(len(images), device=images.device), chosen, :longest]
+
+    def values(beams: Tensor, log_probabilities: Tensor) -> Tensor:
+        return log_probabilities / (beams[:, :, 1:] != PAD).sum(dim=2) ** length_power
+
+    def decided(beams: Tensor, log_probabilities: Tensor) -> Tensor:
+        ended = _has_ended(beams)
+        lengths = beams.shape[2] - 1, max_words  # those that a beam that goes on may come to
+        most = log_probabilities / max(length**length_power for length in lengths)
+        best = values(beams, log_probabilities).masked_fill(~ended, -torch.inf).amax(dim=1)
+        return best > most.masked_fill(ended, -torch.inf).amax(dim=1)
+
+    beams, log_probabilities = _search(model, images, max_words, beam_width, decided)
+    chosen = values(beams, log_probabilities).argmax(dim=1)
+    captions = beams[torch.arange(len(images), device=images.device), chosen, 1:]
+    return captions[:, : (captions != PAD).sum(dim=1).max()]
 
 
 @torch.inference_mode()
@@ -124,9 +137,7 @@ def beams_at_end(
 ) -> tuple[Tensor, Tensor]:
     """All captions that are in the beam when a search ends, the most probable first.
 
-    All beams of all images take a step together; images whose beams have all ended leave the batch
-    when they are a quarter of it. A caption that has ended stays in its beam with the probability
-    that it has.
+    A caption that has ended stays in its beam with the probability that it has.
 
     Args:
         model, images, max_words: see ``greedy``.
@@ -136,8 +147,28 @@ def beams_at_end(
         ids of words (B, beam_width, T) with T at most ``max_words``, without ``<start>``, and the
         natural logarithms (B, beam_width) of the probabilities of these captions.
     """
+
+    def all_ended(beams: Tensor, log_probabilities: Tensor) -> Tensor:
+        return _has_ended(beams).all(dim=1)
+
+    beams, log_probabilities = _search(model, images, max_words, beam_width, all_ended)
+    return beams[:, :, 1:], log_probabilities
+
+
+def _search(
+    model,
+    images: Tensor,
+    max_words: int,
+    beam_width: int,
+    finished: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The beams (B, beam_width, 1 + T), ``<start>`` first, and their log-probabilities.
+
+    All beams of all images take a step together. ``finished`` says of beams and log-probabilities
+    which images (B,) need no further step; these leave the batch when they are a quarter of it.
+    """
     count, shared = len(images), getattr(model, "shared", 0)
-    found = torch.full((count, beam_width, max_words), PAD, device=images.device)
+    found = torch.full((count, beam_width, 1 + max_words), PAD, device=images.device)
     scores = torch.zeros((count, beam_width), device=images.device)
     rows = torch.arange(count, device=images.device)  # those of the images still in the batch
     state = model.start(images)
@@ -147,11 +178,11 @@ def beams_at_end(
         before, width = state, beams.shape[1]
         logits, state, _ = model.step(beams[:, :, -1].flatten(), before)
         beams, log_probabilities, parents = _grow(beams, log_probabilities, logits, beam_width)
-        staying = ~_has_ended(beams).all(dim=1)
+        staying = ~finished(beams, log_probabilities)
         leaving = len(staying) - staying.sum().item()
         parents = parents + width * torch.arange(len(parents), device=images.device).unsqueeze(1)
         if 4 * leaving >= len(staying):
-            found[rows, :, :length], scores[rows] = beams[:, :, 1:], log_probabilities
+            found[rows, :, : 1 + length], scores[rows] = beams, log_probabilities
             if leaving == len(staying):
                 break
             rows, beams, parents = rows[staying], beams[staying], parents[staying]
@@ -164,8 +195,8 @@ def beams_at_end(
         )
         state = (*state[:shared], *own)
     else:
-        found[rows], scores[rows] = beams[:, :, 1:], log_probabilities
-    return found[:, :, :length], scores
+        found[rows], scores[rows] = beams, log_probabilities
+    return found[:, :, : 1 + length], scores
 
 
 def _has_ended(beams: Tensor) -> Tensor:

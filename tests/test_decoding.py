@@ -84,6 +84,28 @@ def test_images_do_not_disturb_each_other(beam_width):
         assert together[row].tolist() == alone[0].tolist()
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("length_power", [-1.0, 0.0, 0.7, 1.0, 2.0])
+def test_a_search_that_ends_early_finds_what_it_would_have_found(seed, length_power):
+    images = torch.arange(4)
+    beams, log_probabilities = beams_at_end(Markov(seed), images, 9, 3)
+    lengths = (beams != PAD).sum(dim=2)
+    best = beams[images, (log_probabilities / lengths**length_power).argmax(dim=1)]
+    found = beam_search(Markov(seed), images, 9, 3, length_power)
+    assert torch.equal(pad(found, best.shape[1]), best)
+
+
+def test_a_search_ends_when_no_beam_can_win_any_more():
+    def rows_read(search):
+        model, read = Markov(3), []
+        step = model.step
+        model.step = lambda words, state: read.append(len(words)) or step(words, state)
+        search(model, torch.arange(4), 20, 5)
+        return sum(read)
+
+    assert rows_read(beam_search) < 0.9 * rows_read(beams_at_end)
+
+
 class Sharing(Markov):
     """The same model, but the images are in the state once for all captions of theirs."""
 
