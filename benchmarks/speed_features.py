@@ -3,17 +3,20 @@
 python benchmarks/speed_features.py
 
 From JPEG files to the grid of features of a picture. Ours is ``data.cached_features``: batch
-normalisation folded into the convolutions, channels last, memory kept, photographs decoded by
-threads while the network runs. The reference is ``plain_features.py``, in a process of its own. The
-photographs are those of the course, eight times over.
+normalisation folded into the convolutions, channels last, memory kept, every core at work on
+pictures of its own. The reference is ``plain_features.py``, in a process of its own. Ours reads the
+24 ``photos`` 32 times over, and the reference 8 times, three whole batches of its: a rate does not
+depend on their number, but for what happens once.
 """
 
+import copy
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +28,8 @@ from convrnn_utils import data
 from convrnn_utils.encoders import create_encoder
 
 MULTIPLY_ADDS = 0.4e9  # of EfficientNet-Lite0 for a picture of 224 pixels
-REPEATS = 8
+REPEATS = 32  # of the photographs, for ours
+PLAIN_REPEATS = 8  # for the reference
 ROUNDS = 3
 
 
@@ -56,15 +60,47 @@ def ours(split: data.Split, encoder) -> tuple[float, numpy.ndarray]:
     return seconds, kept
 
 
+def rate_of_network(network, pictures: torch.Tensor, rounds: int = 5) -> float:
+    """Normalised pictures a second through the network alone, 4 at a time on each core."""
+    cores = torch.get_num_threads()
+    batches = pictures.repeat(8 * cores, 1, 1, 1).split(4)
+
+    @torch.inference_mode()
+    def one(batch: torch.Tensor) -> None:
+        network(batch)
+
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            seconds = in_turn({"network": lambda: list(pool.map(one, batches))}, rounds)
+    finally:
+        torch.set_num_threads(cores)
+    return 4 * len(batches) / seconds["network"]
+
+
 @torch.inference_mode()
-def rate_of_network(encoder, batch_size: int = 32, rounds: int = 5) -> float:
-    """Pictures a second through the folded network alone."""
-    pictures = torch.randint(0, 256, (batch_size, 3, encoder.size, encoder.size), dtype=torch.uint8)
+def report_network(encoder, pictures: torch.Tensor) -> None:
+    """Print how fast the folded network is by itself, what would be possible, and bfloat16."""
     folded = encoder.folded()
-    return batch_size / in_turn({"network": lambda: folded(pictures)}, rounds)["network"]
+    normalised = folded.normalise(pictures)
+    rate = rate_of_network(folded.network, normalised)
+    floor = multiply_adds_a_second() / MULTIPLY_ADDS
+    print(
+        f"The network alone: {rate:.0f} pictures a second. At the rate of this machine's matrix "
+        f"products, {floor * MULTIPLY_ADDS / 1e9:.0f} G multiply-adds a second, its 0.4 G a picture"
+        f" allow {floor:.0f}, {floor / rate:.1f} times as many."
+    )
+    rough_network, rough_pictures = copy.deepcopy(folded.network).bfloat16(), normalised.bfloat16()
+    exact, rough = folded.network(normalised), rough_network(rough_pictures)
+    rough_rate = rate_of_network(rough_network, rough_pictures)
+    print(
+        f"In bfloat16, which the course does not use here: {rough_rate:.0f} pictures a second, and "
+        f"features that are {(rough - exact).norm() / exact.norm():.1%} of their length off."
+    )
 
 
-def measure(repeats: int = REPEATS, rounds: int = ROUNDS) -> list[dict]:
+def measure(
+    repeats: int = REPEATS, plain_repeats: int = PLAIN_REPEATS, rounds: int = ROUNDS
+) -> list[dict]:
     """The row ``features``; raises an ``AssertionError`` where the two sides differ."""
     photos = data.load_split(data.photos(), "test")
     parts = (photos.ids, photos.paths, photos.captions, photos.records)
@@ -73,7 +109,7 @@ def measure(repeats: int = REPEATS, rounds: int = ROUNDS) -> list[dict]:
     seconds: dict[str, list[float]] = {"ours": [], "reference": []}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, CONVRNN_DATA=folder):
         target = Path(folder) / "reference.npy"
-        reference = start_reference(target, many.paths)
+        reference = start_reference(target, photos.paths * plain_repeats)
         for _ in range(rounds + 1):
             taken, features = ours(many, encoder)
             seconds["ours"].append(taken)
@@ -82,14 +118,9 @@ def measure(repeats: int = REPEATS, rounds: int = ROUNDS) -> list[dict]:
         reference.stdin.close()
         reference.wait()
     check(encoder, photos, features, expected)
-    rates = {side: len(many) / statistics.median(times[1:]) for side, times in seconds.items()}
-    floor = multiply_adds_a_second() / MULTIPLY_ADDS
-    network = rate_of_network(encoder)
-    print(
-        f"The network alone: {network:.0f} pictures a second. At the rate of this machine's matrix "
-        f"products, {floor * MULTIPLY_ADDS / 1e9:.0f} G multiply-adds a second, its 0.4 G a picture"
-        f" allow {floor:.0f}, {floor / network:.1f} times as many."
-    )
+    pictures = {"ours": len(many), "reference": len(expected)}
+    rates = {side: pictures[side] / statistics.median(times[1:]) for side, times in seconds.items()}
+    report_network(encoder, data.Pictures(photos, encoder)[range(min(4, len(photos)))])
     return [row("features", rates["ours"], rates["reference"], "pictures/s")]
 
 
@@ -99,7 +130,8 @@ def check(encoder, photos: data.Split, cached: numpy.ndarray, expected: numpy.nd
         features = encoder.folded()(data.Pictures(photos, encoder)[range(len(photos))]).numpy()
     scale = abs(expected).max()
     assert abs(features - expected[: len(photos)]).max() < 1e-4 * scale
-    assert abs(cached - expected).max() < 1e-3 * scale
+    several = min(len(cached), len(expected))
+    assert abs(cached[:several] - expected[:several]).max() < 1e-3 * scale
 
 
 if __name__ == "__main__":

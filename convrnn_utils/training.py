@@ -355,7 +355,7 @@ def _finish_epoch(model, training, validation, folder, progress) -> None:
         "training_loss": progress["loss_sum"] / progress["batch"],
         "validation_loss": validation_loss(model, validation),
         "cider": cider_of_captions(model, validation),
-        "seconds": round(progress["seconds"], 1),
+        "seconds": round(progress["seconds"], 3),
     }
     earlier = progress["history"]
     progress.update(

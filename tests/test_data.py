@@ -318,7 +318,6 @@ def test_features_that_are_interrupted_leave_no_file(
     assert data.cached_features(small_split, tiny_encoder, batch_size=3).shape == (7, 4, 5)
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_a_view_is_the_part_of_the_picture_that_it_names():
     """On a picture whose red grows to the right and whose green grows downwards."""
     ramp = numpy.arange(64, dtype=numpy.uint8)
