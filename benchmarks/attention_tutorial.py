@@ -414,7 +414,7 @@ def main() -> None:
     """Cache features, train, and print the scores of both models on the test split."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--float32", action="store_true", help="where bfloat16 is slow: no AMX")
+    parser.add_argument("--float32", action="store_true", help="where bfloat16 is slow")
     parser.add_argument("--folder", type=Path, help="where the run is kept and resumed")
     options = parser.parse_args()
     print(describe(), flush=True)

@@ -37,11 +37,13 @@ def device() -> torch.device:
 def has_bfloat16(where: torch.device) -> bool:
     """Whether mixed precision pays there: devices with units for matrices of bfloat16.
 
-    CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on).
+    CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on) or with
+    AVX-512 for bfloat16 (AMD's from Zen 4, 2022, on).
     """
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return where.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return where.type == "cpu" and units
 
 
 def profile() -> str:
