@@ -157,6 +157,32 @@ def test_features_of_the_plain_way_are_the_same(monkeypatch):
     assert record["name"] == "features" and record["ours"] > 0
 
 
+def test_the_network_alone_is_timed_and_compared_with_bfloat16(monkeypatch, tiny_encoder, capsys):
+    speed = load("speed_features")
+    monkeypatch.setattr(speed, "multiply_adds_a_second", lambda: 4e9)
+    monkeypatch.setattr(speed, "rate_of_network", lambda network, pictures: 5.0)
+    threads = torch.get_num_threads()
+    pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    speed.report_network(tiny_encoder, pictures)
+    printed = capsys.readouterr().out
+    assert "4 G multiply-adds" in printed and "allow 10, 2.0 times as many" in printed
+    assert "features that are 0." in printed  # per cent of their length
+    monkeypatch.undo()
+    assert speed.rate_of_network(tiny_encoder.network, tiny_encoder.normalise(pictures), 1) > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_what_compiling_brings_is_measured(monkeypatch):
+    """torch.compile itself takes half a minute and needs a compiler: here it changes nothing."""
+    compiled = load("compiled")
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda part, dynamic: seen.append(part) or part)
+    lines = compiled.measure(captions=2, pictures=2, rounds=1)
+    assert [part.__name__ for part in seen] == ["attend"]
+    assert lines[0].startswith("until all was compiled") and len(lines) == 4
+    assert all("times as fast" in line for line in lines[1:3])
+
+
 def test_make_bench_runs_every_speed_command():
     text = (repository() / "Makefile").read_text().split("bench: .venv/complete")[1]
     named = set(text.split("for part in ")[1].split(";")[0].split())
