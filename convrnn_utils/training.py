@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,18 +21,14 @@ from convrnn_utils.checkpoints import (
     describe_model,
     load_trained_weights,
     read_file,
-    require_vocabulary,
-    require_weights,
     save_model,
     trained_weights,
-    write_file,
 )
 from convrnn_utils.data import CaptionDataset, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.env import has_bfloat16
+from convrnn_utils.runs import Run, resume, save, saves_in
 from convrnn_utils.text import PAD
-
-RUN, RUN_BEFORE = "run.safetensors", "run-before.safetensors"
 
 
 def teacher_forcing_loss(
@@ -177,54 +172,37 @@ def train(
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
     average = _copy_of_weights(model) if averaging else {}
-    progress = {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
+    run = Run(folder, model, average, optimizer, training, settings)
     if processes.rank() > 0:
         on_epoch = None
-    if _runs_in(folder):
-        progress = _resume(folder, model, average, optimizer, training, settings)
-        if on_epoch and progress["history"]:
-            on_epoch(progress["history"])
+    if saves_in(folder):
+        resume(run)
+        if on_epoch and run.history:
+            on_epoch(run.history)
 
     processes.wait_for_all()  # before the first one writes what the others read
     together = processes.together(model)
-
-    def save() -> None:
-        if processes.rank() == 0:
-            _save(folder, model, average, optimizer, training, settings, progress)
-
-    steps = len(_batches(training, settings, 0))
+    steps = len(_batches(run, 0))
     silent = processes.rank() > 0
     with tqdm(
         total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True, disable=silent
     ) as bar:
-        while not _finished(progress["history"], epochs, patience):
+        while not _finished(run.history, epochs, patience):
             try:
                 with _advice_on_memory(batch_size, folder):
-                    _train_epoch(
-                        model,
-                        together,
-                        average,
-                        training,
-                        loss,
-                        optimizer,
-                        settings,
-                        progress,
-                        bar,
-                        save,
-                        save_every,
-                    )
+                    _train_epoch(run, together, loss, bar, save_every)
             except KeyboardInterrupt:  # which waits for the end of a step
-                save()
+                save(run)
                 raise
             with _averaged(model, average):
-                _finish_epoch(model, training, validation, folder, progress)
-            save()
+                _finish_epoch(run, validation)
+            save(run)
             if on_epoch:
-                on_epoch(progress["history"])
+                on_epoch(run.history)
     processes.wait_for_all()  # until the first one has saved
     load_trained_weights(model, read_file(folder / "best.safetensors")[0])
     model.eval()
-    return progress["history"]
+    return run.history
 
 
 def _finished(history: list[dict], epochs: int, patience: int) -> bool:
@@ -234,28 +212,25 @@ def _finished(history: list[dict], epochs: int, patience: int) -> bool:
     return len(scores) >= epochs or bool(stalled)
 
 
-def _batches(training: CaptionDataset, settings: dict, epoch: int) -> list[list[int]]:
+def _batches(run: Run, epoch: int) -> list[list[int]]:
     """The batches of an epoch that are large enough to be shared out among all processes."""
-    batches = batch_indices(training, settings["batch_size"], settings["seed"] + epoch)
+    batches = batch_indices(run.training, run.settings["batch_size"], run.settings["seed"] + epoch)
     return [batch for batch in batches if len(batch) >= 2 * processes.count()]
 
 
-def _train_epoch(
-    model,
-    together,
-    average,
-    training,
-    loss_function,
-    optimizer,
-    settings,
-    progress,
-    bar,
-    save,
-    save_every,
-) -> None:
-    """One pass over the captions, from the batch at which ``progress`` stands."""
-    where = next(model.parameters()).device
-    batches = _batches(training, settings, progress["epoch"])
+def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_every: float):
+    """One pass over the captions, from the batch at which ``run.progress`` stands.
+
+    Args:
+        run: is changed in place.
+        together: its model, as all processes train it.
+        loss_function: see ``loss`` of ``train``.
+        bar: shows the steps of all epochs.
+        save_every: see ``train``.
+    """
+    settings, progress, training = run.settings, run.progress, run.training
+    where = next(run.model.parameters()).device
+    batches = _batches(run, progress["epoch"])
     total_steps = settings["epochs"] * len(batches)
     began = saved = time.monotonic()
     shown = -math.inf
@@ -274,9 +249,9 @@ def _train_epoch(
                 if processes.count() > 1:  # the mean over all words, not over the processes
                     words = _words_in(captions)
                     loss = loss * (words / processes.total(words) * processes.count())
-                _minimise(loss, optimizer, rate, settings["clip_norm"])
+                _minimise(loss, run.optimizer, rate, settings["clip_norm"])
                 loss_sum += processes.total(loss.detach()) / processes.count()
-                _update_average(average, model, settings["averaging"], step)
+                _update_average(run.average, run.model, settings["averaging"], step)
                 progress["batch"] = number + 1
             now = time.monotonic()
             progress["seconds"] = before + now - began
@@ -287,7 +262,7 @@ def _train_epoch(
                 shown = now
             if now - saved > save_every:
                 progress["loss_sum"] = loss_sum.item()
-                save()
+                save(run)
                 saved = time.monotonic()
     finally:
         progress["loss_sum"] = loss_sum.item()
@@ -348,26 +323,26 @@ def blend(model: nn.Module, path: Path, share: float) -> None:
             weight.copy_(before[name].to(weight).lerp(weight, share))
 
 
-def _finish_epoch(model, training, validation, folder, progress) -> None:
+def _finish_epoch(run: Run, validation: CaptionDataset) -> None:
     """Score the model, add the epoch to the history, and save the model if it is the best."""
+    progress, earlier = run.progress, run.history
     entry = {
         "epoch": progress["epoch"] + 1,
         "training_loss": progress["loss_sum"] / progress["batch"],
-        "validation_loss": validation_loss(model, validation),
-        "cider": cider_of_captions(model, validation),
+        "validation_loss": validation_loss(run.model, validation),
+        "cider": cider_of_captions(run.model, validation),
         "seconds": round(progress["seconds"], 3),
     }
-    earlier = progress["history"]
     progress.update(
         epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
     )
     best_so_far = not earlier or entry["cider"] > max(past["cider"] for past in earlier)
     if best_so_far and processes.rank() == 0:
-        facts = {"data": training.split.name, "metrics": {"validation": entry}}
-        save_model(folder / "best.safetensors", model, training.vocabulary, **facts)
+        facts = {"data": run.training.split.name, "metrics": {"validation": entry}}
+        save_model(run.folder / "best.safetensors", run.model, run.training.vocabulary, **facts)
 
 
-# ---------------------------------------------------------------- interrupted runs
+# ---------------------------------------------------------------- what can go wrong
 
 
 @contextlib.contextmanager
@@ -401,64 +376,3 @@ def _advice_on_memory(batch_size: int, folder: Path):
             f"{max(2, batch_size // 2)}, into another folder if this run has begun (its last save "
             f"stays in {folder}), or close the notebooks that use the same device."
         ) from None
-
-
-def _save(folder, model, average, optimizer, training, settings, progress) -> None:
-    """Write ``run.safetensors``: weights, the optimiser's and generator's state, progress."""
-    tensors = {f"model.{name}": weight for name, weight in trained_weights(model).items()}
-    tensors |= {f"average.{name}": weight for name, weight in average.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    words = training.vocabulary.own_words
-    content = {"settings": settings, "vocabulary": words, "progress": progress}
-    write_file(folder / RUN, tensors, content, previous=folder / RUN_BEFORE)
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    """What ``_save`` has left there: the last save, then the one before."""
-    return [path for path in (folder / RUN, folder / RUN_BEFORE) if path.exists()]
-
-
-def _read_run(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
-    """The last save of a run, or where that is damaged, the one before; and which it is."""
-    *newer, oldest = _runs_in(folder)
-    for path in newer:
-        try:
-            return path, *read_file(path)
-        except ValueError as error:
-            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=3)
-    return oldest, *read_file(oldest)
-
-
-def _resume(folder, model, average, optimizer, training, settings) -> dict:
-    """Put model, mean, optimiser and generator back to where a run stood; give its progress."""
-    path, tensors, content = _read_run(folder)
-    if content.keys() != {"settings", "vocabulary", "progress"}:
-        raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
-    require_vocabulary(content["vocabulary"], training.vocabulary, path)
-    for name, value in settings.items():
-        if content["settings"].get(name) != value:
-            raise ValueError(
-                f"{path} was begun with {name} = {content['settings'].get(name)}, and this run "
-                f"has {value}; train into another folder, or delete that one to begin again."
-            )
-    parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
-    for name, tensor in tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = tensor
-    load_trained_weights(model, parts["model"])
-    require_weights(average, parts["average"])
-    for name, weight in average.items():
-        weight.copy_(parts["average"][name])
-    states: dict[int, dict] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, key = name.split(".")
-        states.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    torch.set_rng_state(parts["random"]["cpu"])
-    if "cuda" in parts["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["random"]["cuda"])
-    return content["progress"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convrnn_utils import checkpoints, training
+from convrnn_utils import checkpoints, runs, training
 from convrnn_utils.checkpoints import load_model, read_file, save_model, write_file
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import create_encoder
@@ -354,21 +354,21 @@ def test_a_damaged_save_is_made_good_by_the_one_before(tmp_path, damage, fault):
     fault("checkpoints")
     for step in (1, 2, 3):
         weight = {"weight": torch.full((5,), float(step))}
-        path, before = tmp_path / training.RUN, tmp_path / training.RUN_BEFORE
+        path, before = tmp_path / runs.RUN, tmp_path / runs.RUN_BEFORE
         write_file(path, weight, {"step": step}, previous=before)
-    assert training._read_run(tmp_path)[2] == {"step": 3}
+    assert runs.read_save(tmp_path)[2] == {"step": 3}
     if damage == "gone":  # killed between the two renamings
         path.unlink()
-        assert training._read_run(tmp_path)[2] == {"step": 2}
+        assert runs.read_save(tmp_path)[2] == {"step": 2}
         return
     path.write_bytes(path.read_bytes()[:-7] if damage == "cut off" else b"")
     with pytest.warns(UserWarning, match="damaged one.*goes on from the save before"):
-        found, tensors, content = training._read_run(tmp_path)
+        found, tensors, content = runs.read_save(tmp_path)
     assert found == before and content == {"step": 2}
     assert torch.equal(tensors["weight"], torch.full((5,), 2.0))
     before.write_bytes(b"")
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="damaged one"):
-        training._read_run(tmp_path)
+        runs.read_save(tmp_path)
 
 
 # ---------------------------------------------------------------- stopped, or out of memory

@@ -15,7 +15,7 @@ import numpy
 import pytest
 import torch
 
-from convrnn_utils import data, env, training
+from convrnn_utils import data, env, runs, training
 from convrnn_utils.data import CaptionDataset, Pictures
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import greedy, sample
@@ -75,7 +75,7 @@ def test_an_interrupt_stops_between_two_steps_and_saves(
         with pytest.raises(KeyboardInterrupt):
             run(dataset, tiny_encoder, tmp_path / "stopped")
     assert len(steps) == 6
-    _, content = training.read_file(tmp_path / "stopped" / training.RUN)
+    _, content = training.read_file(tmp_path / "stopped" / runs.RUN)
     assert (content["progress"]["epoch"], content["progress"]["batch"]) == (1, 2)
     resumed, _ = run(dataset, tiny_encoder, tmp_path / "stopped")
     for name, weight in whole.state_dict().items():
@@ -95,7 +95,7 @@ def test_an_interrupt_while_scoring_leaves_a_model_that_can_be_used(
         patch.setattr(training, "cider_of_captions", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(model, dataset, dataset, tmp_path, **settings)
-    saved, _ = training.read_file(tmp_path / training.RUN)
+    saved, _ = training.read_file(tmp_path / runs.RUN)
     for name, weight in training.trained_weights(model).items():  # not the mean of the scoring
         assert torch.equal(weight, saved[f"model.{name}"])
     assert len(train(model, dataset, dataset, tmp_path, **settings)) == 2
@@ -113,7 +113,7 @@ def test_out_of_memory_gives_advice_and_keeps_the_checkpoint(
         before_step(patch, 3, too_much)
         with pytest.raises(torch.OutOfMemoryError, match="batch of 4: train with batch_size=2"):
             run(dataset, tiny_encoder, tmp_path / "run", save_every=0.0)
-    _, content = training.read_file(tmp_path / "run" / training.RUN)
+    _, content = training.read_file(tmp_path / "run" / runs.RUN)
     assert content["progress"]["batch"] == 2
     _, history = run(dataset, tiny_encoder, tmp_path / "run", save_every=0.0)
     assert len(history) == 3

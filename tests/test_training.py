@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import training
+from convrnn_utils import runs, training
 from convrnn_utils.checkpoints import load_model, read_file, save_model, trained_weights
 from convrnn_utils.data import CaptionDataset, Split
 from convrnn_utils.decoders import ConvRNN
@@ -112,14 +112,15 @@ def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypa
     monkeypatch.setattr("convrnn_utils.checkpoints.save_file", no_room)
     dataset = make_dataset("train", 1)
     with pytest.raises(OSError, match="No space left"):
-        training._save(
-            tmp_path,
-            make_model(encoder, dataset.vocabulary),
-            {},
-            torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
-            dataset,
-            {},
-            {},
+        runs.save(
+            runs.Run(
+                folder=tmp_path,
+                model=make_model(encoder, dataset.vocabulary),
+                average={},
+                optimizer=torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
+                training=dataset,
+                settings={},
+            )
         )
     assert (tmp_path / "run.safetensors").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [

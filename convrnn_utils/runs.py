@@ -1,0 +1,131 @@
+"""A training on disk: saved as it goes, so that it can go on from there to the same end."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from convrnn_utils import processes
+from convrnn_utils.checkpoints import (
+    load_trained_weights,
+    read_file,
+    require_vocabulary,
+    require_weights,
+    trained_weights,
+    write_file,
+)
+from convrnn_utils.data import CaptionDataset
+
+RUN, RUN_BEFORE = "run.safetensors", "run-before.safetensors"
+
+
+def _beginning() -> dict:
+    return {"epoch": 0, "batch": 0, "loss_sum": 0.0, "seconds": 0.0, "history": []}
+
+
+@dataclass
+class Run:
+    """What a training changes, and what it must not.
+
+    Attributes:
+        folder: where it is kept.
+        model: what is trained.
+        average: the running mean of its weights by name; empty where there is none.
+        optimizer: of the model's weights.
+        training: what it is trained on; its vocabulary is the model's.
+        settings: by name; a run goes on only with the same ones.
+        progress: the epoch and the batch it stands at, the sum of the losses and the seconds of
+            the epoch so far, and the history of the epochs before.
+    """
+
+    folder: Path
+    model: nn.Module
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    training: CaptionDataset
+    settings: dict
+    progress: dict = field(default_factory=_beginning)
+
+    @property
+    def history(self) -> list[dict]:
+        """What ``training.train`` returns, as far as it has come."""
+        return self.progress["history"]
+
+
+def save(run: Run) -> None:
+    """Write ``run.safetensors``: weights, the optimiser's and generator's state, progress.
+
+    Of several processes the first one writes.
+
+    Raises:
+        OSError: no space is left, or nothing can be written there; the save before stays.
+    """
+    if processes.rank() > 0:
+        return
+    tensors = {f"model.{name}": weight for name, weight in trained_weights(run.model).items()}
+    tensors |= {f"average.{name}": weight for name, weight in run.average.items()}
+    for number, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    words = run.training.vocabulary.own_words
+    content = {"settings": run.settings, "vocabulary": words, "progress": run.progress}
+    write_file(run.folder / RUN, tensors, content, previous=run.folder / RUN_BEFORE)
+
+
+def saves_in(folder: Path) -> list[Path]:
+    """What ``save`` has left there: the last save, then the one before."""
+    return [path for path in (folder / RUN, folder / RUN_BEFORE) if path.exists()]
+
+
+def read_save(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
+    """The last save of a run, or where that is damaged, the one before; and which it is.
+
+    Raises:
+        ValueError: there is one only, and it is damaged.
+    """
+    *newer, oldest = saves_in(folder)
+    for path in newer:
+        try:
+            return path, *read_file(path)
+        except ValueError as error:
+            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=3)
+    return oldest, *read_file(oldest)
+
+
+def resume(run: Run) -> None:
+    """Put model, mean, optimiser, generator and progress back to where the run in a folder stood.
+
+    Raises:
+        ValueError: it has another vocabulary, model or setting.
+    """
+    path, tensors, content = read_save(run.folder)
+    if content.keys() != {"settings", "vocabulary", "progress"}:
+        raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
+    require_vocabulary(content["vocabulary"], run.training.vocabulary, path)
+    for name, value in run.settings.items():
+        if content["settings"].get(name) != value:
+            raise ValueError(
+                f"{path} was begun with {name} = {content['settings'].get(name)}, and this run "
+                f"has {value}; train into another folder, or delete that one to begin again."
+            )
+    parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
+    for name, tensor in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = tensor
+    load_trained_weights(run.model, parts["model"])
+    require_weights(run.average, parts["average"])
+    for name, weight in run.average.items():
+        weight.copy_(parts["average"][name])
+    states: dict[int, dict] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, key = name.split(".")
+        states.setdefault(int(number), {})[key] = tensor
+    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": states})
+    torch.set_rng_state(parts["random"]["cpu"])
+    if "cuda" in parts["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(parts["random"]["cuda"])
+    run.progress = content["progress"]
