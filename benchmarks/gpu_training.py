@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from timing import in_turn, machine
+from timing import in_turn, machine, wait_for_device
 from torch.utils.flop_counter import FlopCounterMode
 
 from convrnn_utils import data, metrics
@@ -43,8 +43,7 @@ class PhaseTimes:
         """Do ``work()``, note what it took, give what it gave."""
         began = time.perf_counter()
         result = work()
-        if device().type == "cuda":
-            torch.cuda.synchronize()
+        wait_for_device()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
         return result
 

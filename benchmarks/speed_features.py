@@ -39,7 +39,8 @@ def start_reference(target: Path, paths: list[Path]) -> subprocess.Popen:
     pipe = subprocess.PIPE
     arguments = [sys.executable, script, target, *paths]
     process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True)
-    process.stdout.readline()  # it is ready
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit("the reference could not begin: its error is above.")
     return process
 
 
@@ -55,8 +56,9 @@ def ours(split: data.Split, encoder) -> tuple[float, numpy.ndarray]:
     began = time.perf_counter()
     features = data.cached_features(split, encoder)
     seconds = time.perf_counter() - began
-    kept = numpy.array(features)
-    Path(features.filename).unlink()
+    kept, path = numpy.array(features), Path(features.filename)
+    del features  # Windows deletes no file that is open
+    path.unlink()
     return seconds, kept
 
 

@@ -32,10 +32,15 @@ def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str
         for name, side in sides.items():
             began = time.perf_counter()
             side()
-            if device().type == "cuda":
-                torch.cuda.synchronize()
+            wait_for_device()
             seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def wait_for_device() -> None:
+    """Wait until a GPU has done all that it was given."""
+    if device().type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def multiply_adds_a_second(size: int = 2048, rounds: int = 7) -> float:

@@ -1,8 +1,10 @@
 """The command line: ``python -m convrnn_utils train``, ``evaluate`` and ``caption``."""
 
 import argparse
+import glob
 import json
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -153,6 +155,8 @@ def _search(options: argparse.Namespace):
     """The search that the options ask for, and its name."""
     if options.beam < 1:
         raise ValueError("a beam needs a width of at least 1.")
+    if options.length_power < 0:
+        raise ValueError(f"length_power is {options.length_power:g}; it must be 0 or more.")
     if options.beam == 1:
         return greedy, "greedy"
     search = partial(beam_search, beam_width=options.beam, length_power=options.length_power)
@@ -267,9 +271,12 @@ def caption_files(options: argparse.Namespace) -> None:
     model = model.to(device())
     if options.attention and not hasattr(model, "forward_with_attention"):
         raise ValueError(f"{options.checkpoint} holds a model without attention: it looks nowhere.")
+    photos = [path for given in options.photos for path in _matching(given)]
+    if options.attention:
+        _require_different_names(photos)
     records = []
-    for start in tqdm(range(0, len(options.photos), 32), disable=len(options.photos) <= 32):
-        readable = _readable(options.photos[start : start + 32])
+    for start in tqdm(range(0, len(photos), 32), disable=len(photos) <= 32):
+        readable = _readable(photos[start : start + 32])
         if not readable:
             continue
         paths, images = zip(*readable, strict=True)
@@ -282,7 +289,8 @@ def caption_files(options: argparse.Namespace) -> None:
             looks = attention_of(model, features, ids).cpu().numpy()
             for path, row, weights in zip(paths, ids.tolist(), looks, strict=True):
                 words = vocabulary.decode(row).split()
-                _save_attention(options.attention, path, words, weights[: len(words)])
+                if words:
+                    _save_attention(options.attention, path, words, weights[: len(words)])
         for path, row, certainty in zip(paths, ids.tolist(), certainties, strict=True):
             caption = vocabulary.decode(row)
             record = {"file": str(path), "caption": caption, "log_probability": certainty}
@@ -291,8 +299,25 @@ def caption_files(options: argparse.Namespace) -> None:
                 print(f"{path}: {caption}", flush=True)
     if options.json:
         print(json.dumps(records, ensure_ascii=False, indent=1))
-    if left_out := len(options.photos) - len(records):
-        sys.exit(f"{left_out} of {len(options.photos)} files have no caption: see above.")
+    if left_out := len(photos) - len(records):
+        sys.exit(f"{left_out} of {len(photos)} files have no caption: see above.")
+
+
+def _matching(path: Path) -> list[Path]:
+    """The files that a pattern such as ``*.jpg`` names: on Windows the shell does not ask."""
+    if path.exists():
+        return [path]
+    return [Path(name) for name in sorted(glob.glob(str(path)))] or [path]
+
+
+def _require_different_names(paths: list[Path]) -> None:
+    """Raise a ``ValueError`` where one picture of attention would replace another."""
+    names = Counter(path.name for path in paths)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ValueError(
+            f"several photographs are called {twice[0]}; with --attention, caption those of each "
+            "folder by themselves."
+        )
 
 
 def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
@@ -318,4 +343,5 @@ def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
     main()

@@ -87,7 +87,12 @@ def show_step(picture: Image.Image, caption: Caption, number: int) -> Figure:
         picture: as the captioner saw it.
         caption: what it wrote.
         number: which word, counted from 1.
+
+    Raises:
+        ValueError: the caption has no such word.
     """
+    if not 1 <= number <= len(caption.words):
+        raise ValueError(f"there is no word {number}: the caption has {len(caption.words)}.")
     weights, choices = caption.attention[number - 1], caption.choices[number - 1]
     side = math.isqrt(len(weights))
     lit = light_up(picture, weights)
@@ -171,8 +176,7 @@ def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
     """The picture, lit for one word of its caption (or whole, for 0), as HTML with words."""
     marked = [html.escape(word) for word in caption.words]
     if number == 0:
-        side = light_up(picture, caption.attention[0]).size
-        shown, chosen = picture.resize(side), ""
+        shown, chosen = picture.resize((224, 224)), ""
         said = "The whole picture, as the captioner sees it. Move to word 1, 2 and on."
     else:
         word, weights = caption.words[number - 1], caption.attention[number - 1]

@@ -169,6 +169,7 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     Raises:
         FileNotFoundError, ValueError: see ``read_file``; also if the decoder is unknown, or the
             encoder here has other weights or preprocesses in another way than at training time.
+        RuntimeError: the encoder's weights could not be downloaded.
     """
     weights, content = read_file(path)
     if "model" not in content:  # the file that an interrupted run goes on from, say

@@ -272,7 +272,8 @@ def _flickr8k() -> tuple[str, ...]:
 
 
 def _coco() -> tuple[str, ...]:
-    here = [year for year in (2014, 2017) if (data_folder() / f"coco{year}").is_dir()]
+    complete = {year: data_folder() / f"coco{year}" / "captions_test.json" for year in (2014, 2017)}
+    here = [year for year, path in complete.items() if path.exists()]
     if here:
         return FINE, f"here: {', '.join(map(str, here))}"
     way_out = "data.coco(2014) downloads 20 GB and needs 34 GB while it unpacks"
@@ -341,4 +342,5 @@ def _without_folders(text: str) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
     print(report(check_machine()))

@@ -348,7 +348,7 @@ def layer_explorer(
         channel.max = len(maps) - 1  # where the channel is now too large this moves it
         response = maps[channel.value]
         height, width = response.shape
-        row, column = divmod(response.argmax().item(), width)
+        row, column = (1 + place for place in divmod(response.argmax().item(), width))
         said = f"{layer.value}, channel {channel.value} of {len(maps)}: {height} × {width} places, "
         said += f"from {response.min():.2f} to {response.max():.2f}, highest in row {row}, column "
         said += f"{column}; {(response == 0).float().mean():.0%} of the places are exactly zero."

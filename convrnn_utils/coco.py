@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convrnn_utils.archives import open_archive, unpack_pictures
-from convrnn_utils.downloads import download_released, require_room
+from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder
 from convrnn_utils.files import alone, complete_or_absent, open_captions, write_captions
 
@@ -110,7 +110,8 @@ def _fetch(folder: Path, year: int, address: str | Sequence[str] | None) -> None
     texts_missing = not all((folder / target).exists() for target in members.values())
     sizes = [ARCHIVES[f"{part}.zip"]["bytes"] for part in wanted]
     if sizes:  # one archive at a time lies beside the pictures
-        require_room(folder, sum(sizes) + max(sizes), f"COCO {year}")
+        there = fetched((f"{part}.zip" for part in wanted), archives)
+        require_room(folder, sum(sizes) + max(sizes) - there, f"COCO {year}")
     if texts_missing:
         with _archive(archives, texts, address) as archive:
             for member, target in members.items():

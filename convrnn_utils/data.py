@@ -6,8 +6,10 @@ downloading or converting where that is needed; ``load_split`` reads one split o
 """
 
 import contextlib
+import glob
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections import deque
@@ -25,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from convrnn_utils.coco import coco
+from convrnn_utils.downloads import require_room
 from convrnn_utils.env import data_folder
 from convrnn_utils.files import complete_or_absent, one_line, open_captions, read_image
 from convrnn_utils.own_data import from_csv
@@ -248,7 +251,18 @@ def cached_features(
 
     Returns:
         a memory-mapped fp16 array, (N, L, D), or (N, D) where pooled.
+
+    Raises:
+        ValueError: there is no picture, one cannot be read, or the encoder is being trained.
+        OSError: the disk has no room for them.
     """
+    if encoder.training:
+        raise ValueError(
+            f"{encoder.name} is in training mode, in which features depend on the batch; call "
+            "encoder.eval() first."
+        )
+    if not len(split):
+        raise ValueError(f"{split.name} has no picture.")
     kind = "pooled" if pooled else "grid"
     kind += "" if view == "whole" else f"-{view}"
     name = f"{split.name.replace('/', '-')}-{encoder.name}-{encoder.size}-{kind}"
@@ -259,7 +273,7 @@ def cached_features(
             _write_features(
                 unfinished, Pictures(split, encoder, view=view), encoder, pooled, batch_size
             )
-        for outdated in path.parent.glob(f"{name}-????????.npy"):
+        for outdated in path.parent.glob(f"{glob.escape(name)}-????????.npy"):
             if outdated != path:
                 with contextlib.suppress(PermissionError):  # Windows: still open in a notebook
                     outdated.unlink()
@@ -288,31 +302,35 @@ def _write_features(
     # Each core of a CPU does all the work of a batch, for cores that share one wait for each other.
     # A GPU does its part of one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
-    features = None
-    with contextlib.closing(_ahead(work, batches)) as ahead:
+    cores = torch.get_num_threads() if on_cpu else os.cpu_count() or 1
+    with contextlib.closing(_ahead(work, batches, cores)) as ahead, path.open("wb") as file:
         done = ahead if on_cpu else map(features_of, ahead)
         bar = tqdm(done, total=len(batches), desc=f"features ({encoder.name})", leave=False)
-        for rows, batch in zip(batches, bar, strict=True):
-            if features is None:
+        for number, batch in enumerate(bar):
+            if number == 0:
                 shape = (len(pictures), *batch.shape[1:])
-                features = numpy.lib.format.open_memmap(path, "w+", numpy.float16, shape)
-            features[rows.start : rows.stop] = batch
-    features.flush()
+                require_room(
+                    path.parent, 2 * math.prod(shape), f"a cache of the features of {encoder.name}"
+                )
+                header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+                numpy.lib.format.write_array_header_1_0(file, header)
+            file.write(batch.tobytes())
 
 
-def _ahead(work: Callable[[range], object], batches: Sequence[range]) -> Iterator:
+def _ahead(work: Callable[[range], object], batches: Sequence[range], cores: int) -> Iterator:
     """``work`` of each batch in order; threads, one a core, are ahead with those that follow."""
-    cores = torch.get_num_threads()
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting = deque(pool.submit(work, rows) for rows in batches[: 2 * cores])
-            for following in [*batches[2 * cores :], *[None] * len(waiting)]:
-                result = waiting.popleft().result()
-                if following is not None:
-                    waiting.append(pool.submit(work, following))
-                yield result
+        waiting = deque(pool.submit(work, rows) for rows in batches[: 2 * cores])
+        for following in [*batches[2 * cores :], *[None] * len(waiting)]:
+            result = waiting.popleft().result()
+            if following is not None:
+                waiting.append(pool.submit(work, following))
+            yield result
     finally:
-        torch.set_num_threads(cores)  # for threads that begin later
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # for threads that begin later
 
 
 def _fingerprint(split: Split, encoder=None) -> str:

@@ -75,6 +75,7 @@ def _write(
     model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
 ) -> Tensor:
     """Captions (B, T), one word after the other; ``choose`` takes scores (B, V) to words (B,)."""
+    _require_sizes(images, max_words=max_words, captions_each=captions_each)
     state = _for_captions(model, model.start(images), captions_each)
     words = torch.full((len(images) * captions_each,), START, device=images.device)
     finished = torch.zeros_like(words, dtype=torch.bool)
@@ -87,6 +88,12 @@ def _write(
         if finished.all():
             break
     return torch.stack(written, dim=1)
+
+
+def _require_sizes(images: Tensor, **sizes: int) -> None:
+    for name, size in ({"the number of images": len(images)} | sizes).items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it must be 1 or more.")
 
 
 def _for_captions(model, state: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
@@ -106,22 +113,27 @@ def beam_search(
         model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
         length_power: of the beams at the end, the one whose log-probability, divided by its
             number of words to this power, is highest is taken. 0 takes the most probable one, 1
-            the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one).
+            the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one). It
+            is not negative.
 
     A search for an image ends when no beam that goes on can still win: words only make a beginning
     less probable.
 
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
+
+    Raises:
+        ValueError: a size is below 1, or ``length_power`` below 0.
     """
+    if length_power < 0:
+        raise ValueError(f"length_power is {length_power}; it must be 0 or more.")
 
     def values(beams: Tensor, log_probabilities: Tensor) -> Tensor:
         return log_probabilities / (beams[:, :, 1:] != PAD).sum(dim=2) ** length_power
 
     def decided(beams: Tensor, log_probabilities: Tensor) -> Tensor:
         ended = _has_ended(beams)
-        lengths = beams.shape[2] - 1, max_words  # those that a beam that goes on may come to
-        most = log_probabilities / max(length**length_power for length in lengths)
+        most = log_probabilities / max_words**length_power  # what a beam may still come to
         best = values(beams, log_probabilities).masked_fill(~ended, -torch.inf).amax(dim=1)
         return best > most.masked_fill(ended, -torch.inf).amax(dim=1)
 
@@ -141,11 +153,15 @@ def beams_at_end(
 
     Args:
         model, images, max_words: see ``greedy``.
-        beam_width: beginnings kept at every step, and captions at the end.
+        beam_width: beginnings kept at every step, and captions at the end. Where there are not so
+            many captions, the last ones have a log-probability of minus infinity.
 
     Returns:
         ids of words (B, beam_width, T) with T at most ``max_words``, without ``<start>``, and the
         natural logarithms (B, beam_width) of the probabilities of these captions.
+
+    Raises:
+        ValueError: a size is below 1.
     """
 
     def all_ended(beams: Tensor, log_probabilities: Tensor) -> Tensor:
@@ -167,6 +183,7 @@ def _search(
     All beams of all images take a step together. ``finished`` says of beams and log-probabilities
     which images (B,) need no further step; these leave the batch when they are a quarter of it.
     """
+    _require_sizes(images, max_words=max_words, beam_width=beam_width)
     count, shared = len(images), getattr(model, "shared", 0)
     found = torch.full((count, beam_width, 1 + max_words), PAD, device=images.device)
     scores = torch.zeros((count, beam_width), device=images.device)
@@ -175,8 +192,8 @@ def _search(
     beams = torch.full((count, 1, 1), START, device=images.device)  # all begin alike: one is enough
     log_probabilities = torch.zeros((count, 1), device=images.device)
     for length in range(1, max_words + 1):
-        before, width = state, beams.shape[1]
-        logits, state, _ = model.step(beams[:, :, -1].flatten(), before)
+        width = beams.shape[1]
+        logits, state, _ = model.step(beams[:, :, -1].flatten(), state)
         beams, log_probabilities, parents = _grow(beams, log_probabilities, logits, beam_width)
         staying = ~finished(beams, log_probabilities)
         leaving = len(staying) - staying.sum().item()
@@ -188,12 +205,7 @@ def _search(
             rows, beams, parents = rows[staying], beams[staying], parents[staying]
             log_probabilities = log_probabilities[staying]
             state = (*(part[staying] for part in state[:shared]), *state[shared:])
-        # what a step has not changed is the same for all beams of an image: its places, say
-        own = (
-            part if part is old and len(part) == parents.numel() else part[parents.flatten()]
-            for part, old in zip(state[shared:], before[shared:], strict=True)
-        )
-        state = (*state[:shared], *own)
+        state = (*state[:shared], *(part[parents.flatten()] for part in state[shared:]))
     else:
         found[rows], scores[rows] = beams, log_probabilities
     return found[:, :, : 1 + length], scores
@@ -258,7 +270,7 @@ def attention_of(model, images: Tensor, captions: Tensor) -> Tensor:
     Args:
         model: has ``forward_with_attention`` and is in evaluation mode.
         images: (B, ...).
-        captions: ids (B, T) without ``<start>``, as ``greedy`` gives them.
+        captions: ids (n · B, T) without ``<start>``, as ``greedy`` gives them.
     """
     return model.forward_with_attention(images, words_before(captions))[1]
 

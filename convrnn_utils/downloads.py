@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import requests
@@ -108,6 +108,11 @@ def download_released(
             f"{error}; check the network and call {call} again, which goes on where it stopped, "
             f"or name another address in the environment variable {variable}."
         ) from error
+
+
+def fetched(names: Iterable[str], folder: Path) -> int:
+    """How many bytes of the files of these names are in a folder already."""
+    return sum(_length(folder / f"{name}{end}") for name in names for end in ("", ".part"))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

@@ -267,9 +267,13 @@ def _torchvision_encoder(name: str, weights, frozen: bool) -> ImageEncoder:
             f"the ImageNet weights of {name} could not be downloaded ({error}); connect to the "
             "network, or use efficientnet_lite0, whose weights need no download."
         ) from error
-    size = known.DEFAULT.transforms().crop_size[0]
+    trained_with = known.DEFAULT.transforms()
+    size = trained_with.crop_size[0]
     extractor, dim = _up_to_feature_map(name, network, size)
-    return ImageEncoder(name, extractor, size, dim, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
+    mean, deviation = (
+        tuple(255 * share for share in shares) for shares in (trained_with.mean, trained_with.std)
+    )
+    return ImageEncoder(name, extractor, size, dim, mean, deviation, frozen)
 
 
 class _FeatureMap(nn.Module):

@@ -42,8 +42,9 @@ def has_bfloat16(where: torch.device) -> bool:
     """
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return where.type == "cpu" and units
+    # torch has no public question for it, and may name this one differently one day
+    questions = (f"_is_{units}_supported" for units in ("amx_tile", "avx512_bf16"))
+    return where.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
 
 
 def profile() -> str:

@@ -20,7 +20,8 @@ class Equalities:
         Raises:
             ValueError: the shapes differ, or the values do by more than ``tolerance``.
         """
-        here, there = torch.as_tensor(here).double(), torch.as_tensor(there).double()
+        # on the CPU, since the GPUs of Apple have no float64
+        here, there = (torch.as_tensor(side).detach().cpu().double() for side in (here, there))
         if here.shape != there.shape:
             raise ValueError(
                 f"{claim}: the shapes {tuple(here.shape)} and {tuple(there.shape)} differ."

@@ -65,7 +65,7 @@ def score(
     if not brevity_penalty:
         penalty = _brevity_penalty(run)
         for length in range(1, 5):
-            result[f"BLEU-{length}"] /= penalty
+            result[f"BLEU-{length}"] /= penalty or 1  # of captions without a word it is 0
     return result
 
 

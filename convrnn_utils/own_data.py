@@ -1,6 +1,7 @@
 """A data set of one's own, from a CSV file of pictures and captions."""
 
 import csv
+import errno
 import hashlib
 import json
 import shutil
@@ -74,6 +75,8 @@ def _convert(path: Path, folder: Path, seed: int) -> None:
         try:
             _add(records, row, path.parent, folder / "images")
         except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
             complaints.append(f"line {line}: {error}")
     if len(records) < 3:
         reasons = "".join(f"\n{complaint}" for complaint in complaints[:20])
@@ -93,7 +96,7 @@ def _convert(path: Path, folder: Path, seed: int) -> None:
     if complaints:
         warnings.warn(
             f"{len(complaints):,} lines of {path.name} are left out:\n" + "\n".join(complaints),
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -122,6 +125,8 @@ def _add(records: dict[str, dict], row: dict[str, str], home: Path, images: Path
     """Take in one line; raise an error in words where that cannot be."""
     name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
     split = (row.get("split") or "").strip() or None
+    if None in row:
+        raise ValueError("it has too many columns; put a caption with commas in double quotes.")
     if not name or "\0" in name:
         raise ValueError("it names no picture.")
     if not tokenize(caption):

@@ -96,7 +96,12 @@ def show_attention(
         attention: (T, L) weights of the L places, row by row; L is a square number.
         columns: panels in a row.
         size: width of a panel in inches.
+
+    Raises:
+        ValueError: there is no word.
     """
+    if not words:
+        raise ValueError("the caption has no word, so there is nothing to show.")
     attention = numpy.asarray(attention)
     panels = [light_up(picture, weights) for weights in attention]
     titles = [f"{word}  {w.max():.2f}" for word, w in zip(words, attention, strict=True)]
@@ -120,7 +125,7 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
     cell = 224 // side
     light = 0.2 + 0.8 * weights.reshape(side, side) / weights.max()
     light = light.repeat(cell, axis=0).repeat(cell, axis=1)
-    pixels = numpy.asarray(picture.resize((side * cell, side * cell)), dtype=float)
+    pixels = numpy.asarray(picture.convert("RGB").resize((side * cell, side * cell)), dtype=float)
     return Image.fromarray((pixels * light[..., None]).astype(numpy.uint8))
 
 
@@ -276,7 +281,7 @@ def show_captions(split, rows: Sequence[int], size: float = 2.8) -> Figure:
         "\n".join(
             textwrap.fill(caption, width, initial_indent="• ", subsequent_indent="   ")
             for caption in split.captions[row]
-        ).replace("$", r"\$")
+        )
         for row in rows
     ]
     pictures = [read_image(split.paths[row]) for row in rows]
@@ -301,7 +306,10 @@ def show_word(search: WordSearch, words: str, count: int = 4, columns: int = 4) 
     rows = list(found)[:: max(1, len(found) // count)][:count]
     texts = [_in_bold(found[row][0], words, width=30) for row in rows]
     pictures = [read_image(search.split.paths[row]) for row in rows]
-    return show_pictures(pictures, texts, columns, width=1000)
+    figure = show_pictures(pictures, texts, columns, width=1000)
+    for axis in figure.axes:
+        axis.title.set_parse_math(True)  # for the bold letters
+    return figure
 
 
 def _in_bold(caption: str, words: str, width: int) -> str:
@@ -332,7 +340,7 @@ def show_instances(picture, masks: Sequence, boxes: Sequence, names: Sequence[st
     for number, (mask, (x, y, width, height), name) in enumerate(
         zip(masks, boxes, names, strict=True)
     ):
-        colour = PALETTE[number]
+        colour = PALETTE[number % len(PALETTE)]
         painted[numpy.asarray(mask) == 1] = colour
         corner = (x - 0.5, y - 0.5)  # the middle of the top left pixel is at (0, 0)
         for line_width, line in ((3.5, "black"), (2, colour)):

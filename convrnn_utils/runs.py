@@ -92,7 +92,7 @@ def read_save(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
         try:
             return path, *read_file(path)
         except ValueError as error:
-            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=3)
+            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=4)
     return oldest, *read_file(oldest)
 
 
@@ -123,7 +123,8 @@ def resume(run: Run) -> None:
     states: dict[int, dict] = {}
     for name, tensor in parts["optimizer"].items():
         number, key = name.split(".")
-        states.setdefault(int(number), {})[key] = tensor
+        # a copy, since Windows does not replace a file that tensors still look into
+        states.setdefault(int(number), {})[key] = tensor.clone()
     run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": states})
     torch.set_rng_state(parts["random"]["cpu"])
     if "cuda" in parts["random"] and torch.cuda.is_available():

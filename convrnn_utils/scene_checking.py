@@ -181,7 +181,7 @@ def _is_true(
         return sum(fits(thing, phrase.shape, phrase.attributes) for thing in scene.things) == value
     if kind == "thing":
         return bool(things)
-    return any(getattr(scene.things[number], kind) == value for number in things)
+    return bool(things) and all(getattr(scene.things[number], kind) == value for number in things)
 
 
 def _related(scene: Scene, relation: str, groups: list[tuple[int, ...]]) -> bool:

@@ -118,6 +118,7 @@ class SelfCriticalLoss:
         """Captions (B · captions_each, T), drawn by lot."""
         model = getattr(model, "module", model)  # without what trains it in several processes
         drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
+        torch.clear_autocast_cache()  # weights that were rounded in there have no gradients
         return drawn.clone()  # out of inference mode
 
     def _rewards(self, drawn: Tensor, references: Tensor) -> Tensor:

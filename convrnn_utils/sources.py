@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from convrnn_utils import scenes as scene_generator
 from convrnn_utils.archives import open_archive, unpack_pictures
-from convrnn_utils.downloads import download_released, require_room
+from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder, repository
 from convrnn_utils.files import alone, complete_or_absent, read_image, write_captions
 
@@ -90,7 +90,7 @@ def _fetch_flickr8k(folder: Path, address: str | Sequence[str] | None) -> None:
     archives = data_folder() / "flickr8k-archives"
     if address is None:  # elsewhere it may have been packed anew, with smaller pictures
         public = sum(archive["bytes"] for archive in FLICKR8K.values())
-        require_room(folder, 2 * public, "Flickr8k")
+        require_room(folder, 2 * public - fetched(FLICKR8K, archives), "Flickr8k")
     paths = [
         download_released(name, release, archives, address, "flickr8k()", "CONVRNN_FLICKR8K")
         for name, release in FLICKR8K.items()

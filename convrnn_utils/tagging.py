@@ -211,7 +211,7 @@ def main() -> None:
     places, (tag_rows, columns) = place_table(drawn), tag_table(drawn)
     encoder = create_encoder("small_cnn", weights=None, frozen=False).to(device())
     heads = Heads(encoder.dim, len(columns)).to(device())
-    kept = len(pictures) // 50  # the last ones are for measuring
+    kept = max(1, len(pictures) // 50)  # the last ones are for measuring
     train(encoder, heads, pictures[:-kept], places[:-kept], tag_rows[:-kept], options.epochs)
     result = measure(encoder, heads, pictures[-kept:], places[-kept:], tag_rows[-kept:])
     print(f"on {kept} new scenes, {len(columns)} tags:")

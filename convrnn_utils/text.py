@@ -124,7 +124,7 @@ class Vocabulary:
         """Read a vocabulary that `save` wrote; raises ValueError for any other file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # not JSON, or not even text
+        except (ValueError, RecursionError) as error:  # not JSON, or not even text
             raise ValueError(f"{path} is not a vocabulary file: it is not JSON.") from error
         if not isinstance(content, dict) or content.get("format") != cls.FORMAT:
             raise ValueError(f"{path} is not a vocabulary file: its format is another one.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import signal
 import threading
 import time
@@ -60,7 +61,7 @@ def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0)
 @torch.inference_mode()
 def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int = 256) -> float:
     """Mean cross-entropy over a data set with teacher forcing, in nats a word."""
-    where = next(model.parameters()).device
+    where, mode = next(model.parameters()).device, model.training
     model.eval()
     sums = torch.zeros(2, device=where)  # of the losses, and of the words
     for start in processes.share(range(0, len(dataset), batch_size)):
@@ -69,7 +70,7 @@ def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int =
         words = _words_in(captions)
         loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
         sums += torch.stack((loss * words, words))
-    model.train()
+    model.train(mode)
     loss, words = processes.total(sums).tolist()
     return loss / words
 
@@ -149,6 +150,8 @@ def train(
             has a single caption.
         torch.OutOfMemoryError: with advice; the last save stays.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}: without one there is nothing to load at the end.")
     if batch_size < 2 * processes.count():
         raise ValueError("batch normalisation needs at least two captions a batch and process.")
     folder = Path(folder)
@@ -164,6 +167,7 @@ def train(
         "patience": patience,
         "seed": seed,
         "data": training.split.name,
+        "items": f"{len(training)} of {type(training).__name__}",
         "views": getattr(training.inputs, "names", ["whole"]),
         "model": describe_model(model),
     }
@@ -183,6 +187,11 @@ def train(
     processes.wait_for_all()  # before the first one writes what the others read
     together = processes.together(model)
     steps = len(_batches(run, 0))
+    if not steps:
+        raise ValueError(
+            f"{training.split.name} has too few captions for a batch of two a process; "
+            "take more pictures to train on."
+        )
     silent = processes.rank() > 0
     with tqdm(
         total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True, disable=silent
@@ -191,11 +200,11 @@ def train(
             try:
                 with _advice_on_memory(batch_size, folder):
                     _train_epoch(run, together, loss, bar, save_every)
+                    with _averaged(model, average):
+                        _finish_epoch(run, validation)
             except KeyboardInterrupt:  # which waits for the end of a step
                 save(run)
                 raise
-            with _averaged(model, average):
-                _finish_epoch(run, validation)
             save(run)
             if on_epoch:
                 on_epoch(run.history)
@@ -333,13 +342,13 @@ def _finish_epoch(run: Run, validation: CaptionDataset) -> None:
         "cider": cider_of_captions(run.model, validation),
         "seconds": round(progress["seconds"], 3),
     }
-    progress.update(
-        epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
-    )
     best_so_far = not earlier or entry["cider"] > max(past["cider"] for past in earlier)
     if best_so_far and processes.rank() == 0:
         facts = {"data": run.training.split.name, "metrics": {"validation": entry}}
         save_model(run.folder / "best.safetensors", run.model, run.training.vocabulary, **facts)
+    progress.update(  # at last: an epoch that is interrupted before this is scored again
+        epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
+    )
 
 
 # ---------------------------------------------------------------- what can go wrong
@@ -368,7 +377,7 @@ def _advice_on_memory(batch_size: int, folder: Path):
     try:
         yield
     except RuntimeError as error:
-        if "out of memory" not in str(error):
+        if not re.search("out of memory|not enough memory|allocate memory", str(error)):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that took the memory
         raise torch.OutOfMemoryError(

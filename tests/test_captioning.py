@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import captioning
+from convrnn_utils import captioning, plots
 from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.captioning import Caption, caption_explorer, caption_picture
 from convrnn_utils.decoding import attention_of, beam_search, greedy, log_probability
@@ -139,6 +139,18 @@ def test_every_control_changes_what_is_shown(explorer):
     assert "row 2, column 3 of 3 × 3 (weight 0.20)" in text_of(result)
     photo.value = "w30"
     assert number.value == 0 and number.max == 4
+
+
+def test_a_caption_without_a_word_is_shown_as_the_picture_alone(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "first.png")
+    nothing = Caption([], numpy.zeros((0, 9)), [], -0.5)
+    explorer = captioning.caption_explorer(lambda picture, width: nothing, [tmp_path / "first.png"])
+    *_, number, _, result = parts(explorer)
+    assert number.max == 0 and "The whole picture" in text_of(result)
+    with pytest.raises(ValueError, match="no word 1: the caption has 0"):
+        captioning.show_step(noise(0), nothing, 1)
+    with pytest.raises(ValueError, match="no word"):
+        plots.show_attention(noise(0), [], nothing.attention)
 
 
 def test_an_upload_joins_the_list_and_is_captioned(explorer):

@@ -1,6 +1,7 @@
 """Captions as they come: COCO files and CSV files with faults, and strange text in a notebook."""
 
 import csv
+import errno
 import io
 import json
 import random
@@ -213,18 +214,32 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(album, fault):
         "there is no picture": ("nowhere.png", "a dog"),
         "its caption has no word": ("1.png", " ... "),
         "it names no picture": ("", "a dog"),
+        "it has too many columns": ("1.png", "a dog", " barking"),
     }
     fault("captions", len(bad))
     path = album([*bad.values(), *ROWS, ("1.png",), ("1.png", "one\nmore\x00line")])
     with pytest.warns(UserWarning) as warned:
         folder = data.from_csv(path)
     lines = str(warned[-1].message).split("\n")
-    assert lines[0] == "5 lines of mine.csv are left out:"
+    assert lines[0] == "6 lines of mine.csv are left out:"
     for number, (complaint, line) in enumerate(zip(bad, lines[1:], strict=False)):
         assert line.startswith(f"line {number + 2}: ") and complaint in line
     splits = [data.load_split(folder, name) for name in ("train", "val", "test")]
     assert sum(len(split) for split in splits) == 12
     assert "one more line" in [c for split in splits for own in split.captions for c in own]
+
+
+def test_a_full_disk_is_no_fault_of_a_line(album, data_home, monkeypatch, fault):
+    fault("captions")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = album(ROWS)
+    monkeypatch.setattr("convrnn_utils.own_data.shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        data.from_csv(path)
+    assert [left.name for left in data_home.iterdir()] == [".mine.lock"]
 
 
 TABLES = {

@@ -392,5 +392,8 @@ def test_out_of_memory_gets_advice(tmp_path, fault):
         training._advice_on_memory(64, tmp_path),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+    for words in ("DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried"):
+        with pytest.raises(torch.OutOfMemoryError), training._advice_on_memory(64, tmp_path):
+            raise RuntimeError(words)
     with pytest.raises(RuntimeError, match="size mismatch"), training._advice_on_memory(2, "x"):
         raise RuntimeError("size mismatch")

@@ -136,6 +136,8 @@ def test_data_sets_are_found_where_they_lie(data_home):
     for folder in ("scenes-9/images", "flickr8k", "coco2017"):
         (data_home / folder).mkdir(parents=True)
     (data_home / "scenes-9" / "images" / "1.png").touch()
+    assert found("data: coco").state == MISSING  # half of it has come
+    (data_home / "coco2017" / "captions_test.json").touch()
     assert [found(name).found for name in names] == [
         "pictures drawn so far: 1",
         "here",

@@ -141,7 +141,7 @@ def test_layer_and_channel_choose_the_map(pictures):
     explorer = cnn_figures.layer_explorer(layers, pictures)
     (photograph, layer, channel), result = explorer.children[0].children, explorer.children[1]
     assert "first, channel 0 of 3: 2 × 2 places, from 0.00 to 3.00" in result.value
-    assert "highest in row 1, column 1; 25%" in result.value
+    assert "highest in row 2, column 2; 25%" in result.value
     channel.value = 2
     assert "channel 2 of 3" in result.value and "from 1.00 to 1.00" in result.value
     layer.value = "last"

@@ -215,6 +215,13 @@ def test_coco_says_first_how_much_room_it_needs(release, monkeypatch, data_home)
     assert release.requests == []
 
 
+def test_what_has_been_fetched_needs_no_room_again(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"12345")
+    (tmp_path / "b.zip.part").write_bytes(b"123")
+    (tmp_path / "b.zip.part.json").write_bytes(b"{}")
+    assert downloads.fetched(["a.zip", "b.zip", "c.zip"], tmp_path) == 8
+
+
 def test_the_public_releases_need_the_room_that_the_card_says():
     for year, gigabytes in {2014: 20.2, 2017: 20.2}.items():
         sizes = [coco.ARCHIVES[f"{part}.zip"]["bytes"] for part in coco.PICTURES[year]]

@@ -1,6 +1,7 @@
 """The command line, from drawn scenes to captions for a picture file."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -81,6 +82,9 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
             "a model without attention",
         ),
         ("caption photo.jpg --beam 0", "a width of at least 1"),
+        ("caption photo.jpg --length-power -1", "length_power is -1"),
+        ("caption a/x.jpg b/x.jpg --attention looks", "several photographs are called x.jpg"),
+        ("train --data scenes --epochs 0", "epochs is 0"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
         ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
     ],
@@ -90,6 +94,14 @@ def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments,
         main(arguments.split())
     assert sentence in str(stop.value)
     assert "\n" not in str(stop.value)
+
+
+def test_patterns_that_the_shell_has_left_are_filled_in(tmp_path, capsys):
+    for photo in data.load_split(data.photos(), "test").paths[:2]:
+        shutil.copyfile(photo, tmp_path / photo.name)
+    main(["caption", str(tmp_path / "*.jpg"), "--json", "--beam", "1"])
+    records = json.loads(capsys.readouterr().out)
+    assert [record["file"] for record in records] == sorted(map(str, tmp_path.iterdir()))
 
 
 def test_a_file_that_is_no_picture_is_named_and_the_others_have_captions(tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -51,6 +52,13 @@ def test_a_split_is_read_in_the_order_of_its_ids_with_each_caption_at_its_pictur
     assert [record["id"] for record in split.records] == [7, 9, 30]
     assert split.records[2]["width"] == 640
     assert capsys.readouterr().out == ""  # pycocotools chatters
+
+
+def test_captions_are_read_as_utf_8_whatever_the_machine_is_set_to(tmp_path, monkeypatch):
+    content = json.dumps(coco_file([(1, "un caf\u00e9")]), ensure_ascii=False)
+    write_json(tmp_path / "captions_val.json", content)
+    monkeypatch.setattr("pycocotools.coco.open", None, raising=False)  # asks the locale
+    assert data.load_split(tmp_path, "val").captions == [["un caf\u00e9"]]
 
 
 def test_the_first_pictures_of_a_split_are_a_split_with_a_name_of_its_own(tmp_path):
@@ -253,6 +261,31 @@ def test_cached_features_are_the_encoders_within_the_precision_of_fp16(small_spl
     assert isinstance(cached, numpy.memmap)
     numpy.testing.assert_allclose(cached, expected, rtol=1e-3, atol=1e-4)
     assert numpy.ptp(expected) > 0.1
+
+
+def test_features_without_room_or_sense_are_refused_in_words(
+    small_split, tiny_encoder, data_home, monkeypatch
+):
+    class Free:
+        free = 7 * 4 * 5 * 2 - 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convrnn_utils.downloads.shutil.disk_usage", lambda path: Free)
+        with pytest.raises(OSError, match="features of .* needs .*make room, or set CONVRNN_DATA"):
+            data.cached_features(small_split, tiny_encoder)
+    assert names_in(data_home / "features") == []
+    with pytest.raises(ValueError, match="has no picture"):
+        data.cached_features(small_split.first(0), tiny_encoder)
+    tiny_encoder.frozen = False
+    with pytest.raises(ValueError, match="in training mode"):
+        data.cached_features(small_split, tiny_encoder.train())
+
+
+def test_the_number_of_threads_stays_as_it_was(small_split, tiny_encoder):
+    threads = torch.get_num_threads()
+    data.cached_features(small_split, tiny_encoder, batch_size=1)
+    with ThreadPoolExecutor(1) as pool:  # also in threads that begin later
+        assert pool.submit(torch.get_num_threads).result() == threads == torch.get_num_threads()
 
 
 def test_the_pooled_features_are_the_mean_of_the_grid(small_split, tiny_encoder):

@@ -108,6 +108,13 @@ def test_bleu_without_its_brevity_penalty_by_hand(no_java):
     assert free["CIDEr"] == plain["CIDEr"]
 
 
+def test_no_penalty_is_taken_back_of_captions_that_are_nearly_all_empty(no_java):
+    references = {number: ["a dog runs on the grass"] for number in range(400)}
+    written = dict.fromkeys(references, "") | {0: "a dog"}
+    scores = metrics.score(references, written, meteor=False, brevity_penalty=False)
+    assert all(scores[f"BLEU-{length}"] == pytest.approx(0, abs=1e-6) for length in range(1, 5))
+
+
 def test_no_penalty_is_taken_back_where_there_was_none(no_java):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

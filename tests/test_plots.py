@@ -55,6 +55,7 @@ def test_show_word_marks_the_word(small_split):
     search = plots.WordSearch(small_split)
     figure = plots.show_word(search, "noisy", count=3)
     assert sum(r"$\mathbf{noisy}$" in text for text in texts_of(figure)) == 3
+    assert all(axis.title.get_parse_math() for axis in figure.axes[:3])
     with pytest.raises(ValueError, match="No caption of noise/train has 'zebra'"):
         plots.show_word(search, "zebra")
 
@@ -126,7 +127,7 @@ def test_a_figure_or_a_picture_becomes_html_with_its_text(kind):
 def test_captions_stand_under_their_picture(small_split):
     small_split.captions[3] = ["it costs $5 or $6", "two " * 20]
     texts = [axis.get_title(loc="left") for axis in plots.show_captions(small_split, [3, 0]).axes]
-    assert texts[0].startswith("\u2022 it costs \\$5 or \\$6\n\u2022 two two")
+    assert texts[0].startswith("\u2022 it costs $5 or $6\n\u2022 two two")
     assert texts[1] == "\u2022 picture 0 is noisy\n\u2022 noise 0"
 
 

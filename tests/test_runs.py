@@ -46,6 +46,18 @@ def run(dataset, encoder, folder, **changes):
 # ---------------------------------------------------------------- interrupted, or out of memory
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_a_run_that_goes_on_does_not_look_into_its_file(dataset, tiny_encoder, tmp_path):
+    """Windows could not replace it."""
+    run(dataset, tiny_encoder, tmp_path, epochs=1)
+    model = small_model(dataset, tiny_encoder)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+    going_on = runs.Run(tmp_path, model, {}, optimizer, dataset, {})
+    runs.resume(going_on)
+    assert going_on.history and optimizer.state_dict()["state"]
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
 def before_step(patch, number, act):
     """Have ``act`` called in the step of that number, before it; gives a list with all steps."""
     minimise, steps = training._minimise, []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import runs, training
+from convrnn_utils import data, runs, training
 from convrnn_utils.checkpoints import load_model, read_file, save_model, trained_weights
 from convrnn_utils.data import CaptionDataset, Split
 from convrnn_utils.decoders import ConvRNN
@@ -99,6 +99,50 @@ def test_interrupted_run_ends_as_an_undisturbed_one(
     for entry in (*history, *whole_history):
         entry.pop("seconds")
     assert history == whole_history
+
+
+def test_a_run_stopped_while_it_is_scored_ends_as_an_undisturbed_one(
+    encoder, tmp_path, monkeypatch
+):
+    whole, whole_history = run(encoder, tmp_path / "whole")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "cider_of_captions", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(encoder, tmp_path / "stopped")
+    progress = read_file(tmp_path / "stopped" / "run.safetensors")[1]["progress"]
+    assert progress["batch"] > 0 and progress["history"] == []  # all steps of the epoch are kept
+    resumed, history = run(encoder, tmp_path / "stopped")
+    expected = trained_weights(whole)
+    assert all(torch.equal(weight, expected[k]) for k, weight in trained_weights(resumed).items())
+    assert [entry["cider"] for entry in history] == [entry["cider"] for entry in whole_history]
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_the_validation_loss_leaves_the_mode_of_the_model(encoder, training_mode):
+    dataset = make_dataset("val", 2)
+    model = make_model(encoder, dataset.vocabulary).train(training_mode)
+    training.validation_loss(model, dataset)
+    assert model.training == training_mode
+
+
+def test_a_run_goes_on_only_with_the_same_items(encoder, tmp_path):
+    dataset = make_dataset("train", 1)
+    arguments = {"epochs": 1, "batch_size": 4}
+    model = make_model(encoder, dataset.vocabulary)
+    training.train(model, dataset, dataset, tmp_path, **arguments)
+    pictures = data.PictureDataset(
+        dataset.split, dataset.inputs, dataset.vocabulary, captions_each=3
+    )
+    with pytest.raises(ValueError, match="begun with items = .* of CaptionDataset"):
+        training.train(model, pictures, dataset, tmp_path, **arguments)
+    single = make_dataset("train", 1)
+    single.pairs = single.pairs[:1]
+    with pytest.raises(ValueError, match="too few captions"):
+        training.train(model, single, dataset, tmp_path / "other", **arguments)
 
 
 def test_interrupt_while_saving_leaves_the_last_save(encoder, tmp_path, monkeypatch):
