@@ -302,7 +302,7 @@ def _write_features(
     # Each core of a CPU does all the work of a batch, for cores that share one wait for each other.
     # A GPU does its part of one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
-    cores = torch.get_num_threads() if on_cpu else os.cpu_count() or 1
+    cores = torch.get_num_threads() if on_cpu else min(os.cpu_count() or 1, 16)
     with contextlib.closing(_ahead(work, batches, cores)) as ahead, path.open("wb") as file:
         done = ahead if on_cpu else map(features_of, ahead)
         bar = tqdm(done, total=len(batches), desc=f"features ({encoder.name})", leave=False)
