@@ -123,7 +123,7 @@ def measure(
     pictures = {"ours": len(many), "reference": len(expected)}
     rates = {side: pictures[side] / statistics.median(times[1:]) for side, times in seconds.items()}
     report_network(encoder, data.Pictures(photos, encoder)[range(min(4, len(photos)))])
-    return [row("features", rates["ours"], rates["reference"], "pictures/s")]
+    return [row("features", rates["ours"], rates["reference"], "pictures/s", "cpu")]
 
 
 def check(encoder, photos: data.Split, cached: numpy.ndarray, expected: numpy.ndarray) -> None:

@@ -76,7 +76,7 @@ def measure(count: int = COUNT, rounds: int = 3) -> list[dict]:
         seconds = in_turn(sides, rounds)
         check(written["ours"][0], written["reference"][0])
     rates = (count / seconds[side] for side in sides)
-    return [row("scenes", *rates, "scenes/s")]
+    return [row("scenes", *rates, "scenes/s", "cpu")]
 
 
 if __name__ == "__main__":

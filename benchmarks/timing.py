@@ -49,29 +49,34 @@ def multiply_adds_a_second(size: int = 2048, rounds: int = 7) -> float:
     return size**3 / in_turn({"product": lambda: matrix @ matrix}, rounds)["product"]
 
 
-def machine() -> str:
-    """The processor, how many threads torch uses on it, and torch's version."""
+def machine(where: str | None = None) -> str:
+    """The processor, how many threads torch uses on it, and torch's version.
+
+    Args:
+        where: ``"cpu"`` for what runs on the CPU whatever else there is; without it a GPU is named.
+    """
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    if device().type == "cuda":
+    if (where or device().type) == "cuda":
         name = f"{torch.cuda.get_device_name()}, {name}"
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}"
 
 
-def row(name: str, ours: float, reference: float, unit: str) -> dict:
+def row(name: str, ours: float, reference: float, unit: str, where: str | None = None) -> dict:
     """One row of results; ``ratio`` says how many times faster ours is.
 
     Args:
         name: of the benchmark.
         ours, reference: of the two sides, in ``unit``.
         unit: a rate such as ``"pictures/s"``, or ``"s"``.
+        where: see ``machine``.
     """
     ratio = reference / ours if unit == "s" else ours / reference
     record = {"name": name, "ours": ours, "reference": reference, "unit": unit, "ratio": ratio}
     return {key: round(v, 3) if isinstance(v, float) else v for key, v in record.items()} | {
-        "machine": machine()
+        "machine": machine(where)
     }
 
 

@@ -59,6 +59,8 @@ def captions_of_beam(
     for ids, total, attention in zip(
         beams[0].tolist(), log_probabilities[0].tolist(), maps, strict=True
     ):
+        if total == -math.inf:  # there are not so many captions
+            continue
         words = [vocabulary.words[word] for word in ids if word != PAD]
         written.append(Written(words, total, attention[: len(words)]))
     return written

@@ -39,9 +39,13 @@ def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | Non
     """
     widths = [grid.shape[1] for grid in grids.values()]
     figure, axes = plt.subplots(
-        1, len(grids), figsize=(0.5 * sum(widths) + 0.8 * len(grids), 3), width_ratios=widths
+        1,
+        len(grids),
+        figsize=(0.5 * sum(widths) + 0.8 * len(grids), 3),
+        width_ratios=widths,
+        squeeze=False,
     )
-    for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+    for axis, (title, grid) in zip(axes[0], grids.items(), strict=True):
         _draw_numbers(axis, grid)
         if windows and title in windows:
             _frame(axis, *windows[title], color="black", lw=3)
@@ -113,8 +117,9 @@ def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> F
         sensitivities: (H, W), not negative, by title; shown by their square root.
         sides: of the dashed squares, in pixels, each around the sensitivity's centre of mass.
     """
-    figure, axes = plt.subplots(1, len(sensitivities), figsize=(2.3 * len(sensitivities), 2.7))
-    for axis, (title, reach), side in zip(axes, sensitivities.items(), sides, strict=True):
+    count = len(sensitivities)
+    figure, axes = plt.subplots(1, count, figsize=(2.3 * count, 2.7), squeeze=False)
+    for axis, (title, reach), side in zip(axes[0], sensitivities.items(), sides, strict=True):
         axis.imshow(reach.sqrt().numpy(), cmap="cividis")
         rows, columns = (torch.arange(size) for size in reach.shape)
         middle = (reach.sum(dim=1) @ rows.float(), reach.sum(dim=0) @ columns.float())

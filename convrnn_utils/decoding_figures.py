@@ -184,8 +184,9 @@ def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_lab
         panels: by what the vertical axis shows, by the name of a curve, y by x.
         x_label: what the horizontal axis shows; its ticks are the x that are there.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels) + 0.3, 3.3))
-    for axis, (label, curves) in zip(axes, panels.items(), strict=True):
+    count = len(panels)
+    figure, axes = plt.subplots(1, count, figsize=(4.2 * count + 0.3, 3.3), squeeze=False)
+    for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
         for number, (name, points) in enumerate(curves.items()):
             places = range(len(points))
             axis.plot(
@@ -194,7 +195,7 @@ def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_lab
             )  # fmt: skip
             axis.set_xticks(places, list(points))
         axis.set(xlabel=x_label, ylabel=label)
-    axes[0].legend(fontsize=10)
+    axes[0, 0].legend(fontsize=10)
     return figure
 
 

@@ -66,6 +66,14 @@ def test_sides_are_timed_in_turn_and_the_first_round_is_not_counted():
     assert 0.01 <= medians["a"] < 0.1 and 0.03 <= medians["b"] < 0.15
 
 
+def test_what_runs_on_the_cpu_names_no_gpu(monkeypatch):
+    timing = load("timing")
+    monkeypatch.setattr(timing, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert timing.machine().startswith("a GPU, ")
+    assert "a GPU" not in timing.machine("cpu")
+
+
 def test_the_ratio_says_how_many_times_faster_ours_is():
     timing = load("timing")
     rate, seconds = timing.row("a", 30.0, 10.0, "pictures/s"), timing.row("b", 2.0, 5.0, "s")
