@@ -27,7 +27,6 @@ from tqdm import tqdm
 from convrnn_utils import files, scenes
 from convrnn_utils.encoders import SMALL_CNN_SIDE, SMALL_CNN_WEIGHTS, ImageEncoder, create_encoder
 from convrnn_utils.env import device, has_bfloat16, seed_everything
-from convrnn_utils.memory import keep_freed_memory
 from convrnn_utils.scenes import Scene, Thing
 
 LOOKS = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))
@@ -205,7 +204,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS)
     options = parser.parse_args()
 
-    keep_freed_memory()
     seed_everything(0)
     pictures, drawn = draw_scenes(options.pictures)
     places, (tag_rows, columns) = place_table(drawn), tag_table(drawn)

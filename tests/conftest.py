@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,13 @@ from PIL import Image
 
 from convrnn_utils import data, downloads, files
 from convrnn_utils.encoders import ImageEncoder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts():
+    """Programs that a shell runs in the background ignore them; tests interrupt themselves."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
