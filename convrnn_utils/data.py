@@ -303,8 +303,8 @@ def _write_features(
     # A GPU does its part of one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
     cores = torch.get_num_threads() if on_cpu else min(os.cpu_count() or 1, 16)
-    with contextlib.closing(_ahead(work, batches, cores)) as ahead, path.open("wb") as file:
-        done = ahead if on_cpu else map(features_of, ahead)
+    with contextlib.closing(ahead(work, batches, cores)) as results, path.open("wb") as file:
+        done = results if on_cpu else map(features_of, results)
         bar = tqdm(done, total=len(batches), desc=f"features ({encoder.name})", leave=False)
         for number, batch in enumerate(bar):
             if number == 0:
@@ -317,8 +317,14 @@ def _write_features(
             file.write(batch.tobytes())
 
 
-def _ahead(work: Callable[[range], object], batches: Sequence[range], cores: int) -> Iterator:
-    """``work`` of each batch in order; threads, one a core, are ahead with those that follow."""
+def ahead(work: Callable, batches: Sequence, cores: int) -> Iterator:
+    """``work(batch)`` of each batch in order; threads are ahead with those that follow.
+
+    Args:
+        work: is called in one of ``cores`` threads, in which torch has one thread.
+        batches: what it is called with.
+        cores: how many threads.
+    """
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     try:

@@ -132,8 +132,9 @@ def test_freed_memory_is_kept_and_used_again():
         assert torch.ones(10_000_000).sum().item() == 10_000_000  # 40 MB, about 10,000 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    # a block that was freed is a little too small for the next one, until it has neighbours
-    assert min(page_faults() for _ in range(12)) < 1000
+    for _ in range(10):  # a freed block is a little too small for the next, until it has neighbours
+        page_faults()
+    assert min(page_faults() for _ in range(3)) < 1000
 
 
 def test_the_description_names_versions_device_and_profile(monkeypatch):

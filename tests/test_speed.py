@@ -146,8 +146,8 @@ def test_the_documents_model_as_commonly_trained_has_the_same_loss(tiny_encoder)
 
 def test_an_epoch_is_measured_with_the_cnn_once_and_in_every_batch():
     few = data.load_split(data.photos(), "test").first(2)
-    (record,) = load("speed_training").measure_epoch(few, rounds=1, size=5)
-    assert record["name"] == "epoch_document" and record["unit"] == "s" and record["ratio"] > 0
+    (record,) = load("speed_training").measure_epoch(few, rounds=3, size=5)
+    assert record["name"] == "epoch_document" and record["unit"] == "s" and record["ratio"] > 1
 
 
 def test_scenes_drawn_plainly_are_the_same():
