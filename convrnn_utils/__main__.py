@@ -3,8 +3,11 @@
 import argparse
 import glob
 import json
+import math
 import sys
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +28,13 @@ from convrnn_utils.decoding import (
 from convrnn_utils.encoders import create_encoder
 from convrnn_utils.env import data_folder, describe, device
 from convrnn_utils.files import complete_or_absent
+from convrnn_utils.runs import saves_in
 from convrnn_utils.self_critical import SelfCriticalLoss
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.training import blend, train
+from convrnn_utils.training import best_epoch, blend, train
 
 DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco}
-DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own: see data.from_csv"
+DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own (data/README.md says what is in it)"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,7 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.command(options)
     except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        trains = options.command is train_and_score
+        advice = " The same command goes on from here." if trains else ""
+        print(f"\nInterrupted.{advice}", file=sys.stderr)
+        sys.exit(130)  # as the shell has it for a program that was interrupted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m convrnn_utils",
         description="Train a captioner, score it, or caption photographs with it.",
+        epilog="If something does not work: python -m convrnn_utils.checkup says what is missing.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -58,8 +68,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training.set_defaults(command=train_and_score)
     training.add_argument("--data", type=_data_set, default="flickr8k", help=DATA_HELP)
-    training.add_argument("--encoder", default="efficientnet_lite2", help="any CNN by name")
-    training.add_argument("--decoder", choices=DECODERS, default="rnn")
+    training.add_argument(
+        "--encoder",
+        default="efficientnet_lite2",
+        help="a CNN of the course (efficientnet_lite0, small_cnn) or of torchvision (resnet50)",
+    )
+    training.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        default="rnn",
+        help="rnn reads one vector of a picture, attention looks at its places",
+    )
     training.add_argument(
         "--views",
         nargs="+",
@@ -67,41 +86,90 @@ def build_parser() -> argparse.ArgumentParser:
         default=["whole"],
         help="how a picture may be seen in training",
     )
-    training.add_argument("--epochs", type=int, default=8)
     training.add_argument(
-        "--batch-size", type=int, default=64, help="captions a step, or pictures with --by-picture"
+        "--epochs",
+        type=_number(int, 1),
+        default=8,
+        help="passes over the captions, at most: it stops when three bring nothing better",
+    )
+    training.add_argument(
+        "--batch-size",
+        type=_number(int, 2),
+        default=64,
+        help="captions a step, or pictures with --by-picture",
     )
     training.add_argument(
         "--by-picture",
         action="store_true",
         help="a step takes pictures with five captions each, and reads each picture once",
     )
-    training.add_argument("--learning-rate", type=float, default=1e-3)
-    training.add_argument("--embed-size", type=int, default=512)
-    training.add_argument("--hidden-size", type=int, default=512)
-    training.add_argument("--attention-size", type=int, default=256, help="of --decoder attention")
-    training.add_argument("--dropout", type=float, default=0.4)
-    training.add_argument("--label-smoothing", type=float, default=0.1)
-    training.add_argument("--weight-decay", type=float, default=0.0)
-    training.add_argument("--averaging", type=float, default=0.0, help="share kept at each step")
-    training.add_argument("--min-count", type=int, default=5, help="rarer words are unknown")
+    training.add_argument(
+        "--learning-rate",
+        type=_number(float, 0),
+        default=1e-3,
+        metavar="RATE",
+        help="of Adam in the first step; it falls to 0",
+    )
+    size = _number(int, 1)
+    training.add_argument("--embed-size", type=size, default=512, help="of a word's vector")
+    training.add_argument("--hidden-size", type=size, default=512, help="of the LSTM's state")
+    training.add_argument(
+        "--attention-size", type=size, default=256, help="of keys and query of --decoder attention"
+    )
+    training.add_argument(
+        "--dropout",
+        type=_number(float, 0, 1),
+        default=0.4,
+        metavar="SHARE",
+        help="of the decoder's activations that are set to 0 in a step",
+    )
+    training.add_argument(
+        "--label-smoothing",
+        type=_number(float, 0, 1),
+        default=0.1,
+        metavar="SHARE",
+        help="of the target that all words share",
+    )
+    training.add_argument(
+        "--weight-decay", type=_number(float, 0), default=0.0, metavar="RATE", help="of AdamW"
+    )
+    training.add_argument(
+        "--averaging",
+        type=_number(float, 0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="that a running mean of the weights keeps at each step; 0 is without a mean",
+    )
+    training.add_argument(
+        "--min-count", type=_number(int, 1), default=5, help="rarer words are unknown"
+    )
     training.add_argument(
         "--self-critical",
-        type=int,
+        type=_number(int, 0),
         default=0,
         metavar="EPOCHS",
         help="then go on for so many epochs, training on CIDEr itself; wants --by-picture",
     )
-    training.add_argument("--self-critical-rate", type=float, default=2e-4, metavar="RATE")
+    training.add_argument(
+        "--self-critical-rate",
+        type=_number(float, 0),
+        default=2e-4,
+        metavar="RATE",
+        help="the learning rate of these epochs",
+    )
     training.add_argument(
         "--self-critical-share",
-        type=float,
+        type=_number(float, 0, 1),
         default=0.7,
         metavar="SHARE",
         help="of these weights in the result; the rest is the weights before them",
     )
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--folder", type=Path, help="where the run is kept and resumed")
+    training.add_argument("--seed", type=int, default=0, help="fixes all that is left to chance")
+    training.add_argument(
+        "--folder",
+        type=Path,
+        help="where the run is kept and goes on; without it data/checkpoints/DATA-ENCODER-DECODER",
+    )
 
     evaluating = commands.add_parser(
         "evaluate",
@@ -110,8 +178,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluating.set_defaults(command=evaluate)
     evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
-    evaluating.add_argument("--data", type=_data_set, default="flickr8k", help=DATA_HELP)
-    evaluating.add_argument("--split", choices=["val", "test"], default="test")
+    evaluating.add_argument(
+        "--data", type=_data_set, help=f"{DATA_HELP}; without it what the model was trained on"
+    )
+    evaluating.add_argument(
+        "--split", choices=["val", "test"], default="test", help="the pictures to caption"
+    )
     _add_search_options(evaluating, beam=1)
 
     captioning = commands.add_parser(
@@ -120,7 +192,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     captioning.set_defaults(command=caption_files)
-    captioning.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    captioning.add_argument(
+        "photos", nargs="+", type=Path, metavar="PHOTO", help="picture files, such as *.jpg"
+    )
     captioning.add_argument(
         "--checkpoint",
         type=Path,
@@ -129,15 +203,45 @@ def build_parser() -> argparse.ArgumentParser:
     )
     captioning.add_argument("--json", action="store_true", help="print one JSON list")
     captioning.add_argument(
-        "--attention", type=Path, metavar="DIR", help="save a picture of where it looked, for each"
+        "--attention",
+        type=Path,
+        metavar="DIR",
+        help="save for each a picture of where it looked, DIR/PHOTO.jpg.attention.png",
     )
     _add_search_options(captioning, beam=5)
     return parser
 
 
 def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
-    parser.add_argument("--beam", type=int, default=beam, metavar="WIDTH", help="1 is greedy")
-    parser.add_argument("--length-power", type=float, default=1.0, help="see beam_search")
+    parser.add_argument(
+        "--beam",
+        type=_number(int, 1),
+        default=beam,
+        metavar="WIDTH",
+        help="beginnings that are kept at each word; with 1 the search is greedy",
+    )
+    parser.add_argument(
+        "--length-power",
+        type=_number(float, 0),
+        default=1.0,
+        metavar="POWER",
+        help="of the beams, the one wins whose log-probability, divided by its number of words to "
+        "this power, is highest: 0 takes the most probable caption, above 0 longer ones",
+    )
+
+
+def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
+    """What reads a number of this kind (``int`` or ``float``) that is not outside these bounds."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            bounds = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"it is {text}, and has to be {bounds}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse names it where the text is no number
+    return number
 
 
 def _data_set(name: str) -> str:
@@ -153,10 +257,6 @@ def _folder_of(name: str) -> Path:
 
 def _search(options: argparse.Namespace):
     """The search that the options ask for, and its name."""
-    if options.beam < 1:
-        raise ValueError("a beam needs a width of at least 1.")
-    if options.length_power < 0:
-        raise ValueError(f"length_power is {options.length_power:g}; it must be 0 or more.")
     if options.beam == 1:
         return greedy, "greedy"
     search = partial(beam_search, beam_width=options.beam, length_power=options.length_power)
@@ -198,31 +298,41 @@ def train_and_score(options: argparse.Namespace) -> None:
     )
     kind = data.PictureDataset if options.by_picture else data.CaptionDataset
     dataset = kind(splits["train"], views, vocabulary)
-    go_on = partial(
-        train,
-        model,
-        dataset,
-        kind(splits["val"], validation, vocabulary),
-        batch_size=options.batch_size,
-        averaging=options.averaging,
-        seed=options.seed,
-        on_epoch=lambda history: print(_epoch_line(history[-1]), flush=True),
-    )
-    go_on(
+    validating = kind(splits["val"], validation, vocabulary)
+
+    def train_in(folder: Path, epochs: int, **settings) -> None:
+        if processes.rank() == 0:
+            print(f"{'Going on' if saves_in(folder) else 'Training'} in {folder}.", flush=True)
+        history = train(
+            model,
+            dataset,
+            validating,
+            folder,
+            epochs=epochs,
+            batch_size=options.batch_size,
+            averaging=options.averaging,
+            seed=options.seed,
+            on_epoch=lambda history: tqdm.write(_epoch_line(history[-1])),  # above the bar
+            **settings,
+        )
+        if processes.rank() == 0:
+            print(_end_line(history, epochs), flush=True)
+
+    train_in(
         run,
-        epochs=options.epochs,
+        options.epochs,
         learning_rate=options.learning_rate,
         label_smoothing=options.label_smoothing,
         weight_decay=options.weight_decay,
     )
     if options.self_critical:
         loss, rate = SelfCriticalLoss(dataset), options.self_critical_rate
-        go_on(run / "self-critical", epochs=options.self_critical, learning_rate=rate, loss=loss)
+        train_in(run / "self-critical", options.self_critical, learning_rate=rate, loss=loss)
         blend(model, run / "best.safetensors", options.self_critical_share)
     if processes.leave() > 0:
         return
     path = run / "captioner.safetensors"
-    facts = {"data": options.data, "command": options.arguments, "metrics": {}}
+    facts = {"data": folder.name, "command": options.arguments, "metrics": {}}
     save_model(path, model, vocabulary, half=True, **facts)
     model = load_model(path)[0].to(device())  # what is scored is what is kept
     for name, array in (("val", validation), ("test", test)):
@@ -242,9 +352,24 @@ def _epoch_line(entry: dict) -> str:
     )
 
 
+def _end_line(history: list[dict], epochs: int) -> str:
+    """Which epoch is kept, why, and why there were fewer than asked for."""
+    scores = [entry["cider"] for entry in history]
+    best = best_epoch(history)
+    alone = scores.count(best["cider"]) == 1
+    reason = "highest CIDEr" if alone else "lowest validation loss of those with the highest CIDEr"
+    end = f"Epoch {best['epoch']} is kept: {reason}."
+    if len(history) < epochs:
+        later = len(history) - best["epoch"]
+        end += f" Training stopped, as the {later} after it brought nothing better."
+    return end
+
+
 def _print_scores(split: data.Split, search: str, scores: dict[str, float]) -> None:
-    references = len(split.captions[0])
-    print(f"{split.name.replace('/', ' ')}, {search}, {references} references, scores × 100")
+    numbers = [len(captions) for captions in split.captions]
+    fewest, most = min(numbers), max(numbers)
+    references = f"{'' if fewest == most else f'{fewest} to '}{most} reference{'s'[: most - 1]}"
+    print(f"{split.name.replace('/', ' ')}, {search}, {references}, scores × 100")
     for name, value in scores.items():
         print(f"{name:8} {value:5.1f}")
 
@@ -252,9 +377,10 @@ def _print_scores(split: data.Split, search: str, scores: dict[str, float]) -> N
 def evaluate(options: argparse.Namespace) -> None:
     """Print the scores of a model's captions on one split of a data set."""
     search, name = _search(options)
-    model, vocabulary, _ = load_model(options.checkpoint)
+    model, vocabulary, facts = load_model(options.checkpoint)
     model = model.to(device())
-    split = data.load_split(_folder_of(options.data), options.split)
+    folder = _folder_of(options.data) if options.data else _trained_on(options.checkpoint, facts)
+    split = data.load_split(folder, options.split)
     features = data.cached_features(split, model.cnn, pooled=isinstance(model, DECODERS["rnn"]))
     written = caption_all(model, features, vocabulary, search=search)
     pair = split.references(), candidates(split.ids, written)
@@ -264,16 +390,32 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"BLEU-1 to BLEU-4 without the brevity penalty: {bleu}")
 
 
+def _trained_on(checkpoint: Path, facts: dict) -> Path:
+    """The data set, here, that a model was trained on."""
+    name = str(facts.get("data", "")).split("/")[0]  # of flickr8k/train, flickr8k
+    if name and (folder := data_folder() / name).is_dir():
+        return folder
+    if name in DATA_SETS:
+        return DATA_SETS[name]()
+    raise ValueError(
+        f"{checkpoint} was trained on {name or 'data that it does not name'}, which is not in "
+        f"{data_folder()}; say with --data what to evaluate it on."
+    )
+
+
 def caption_files(options: argparse.Namespace) -> None:
     """Print a caption for each photograph; one that cannot be read is named, and passed over."""
     search, _ = _search(options)
-    model, vocabulary, _ = load_model(options.checkpoint)
-    model = model.to(device())
-    if options.attention and not hasattr(model, "forward_with_attention"):
-        raise ValueError(f"{options.checkpoint} holds a model without attention: it looks nowhere.")
     photos = [path for given in options.photos for path in _matching(given)]
     if options.attention:
         _require_different_names(photos)
+    model, vocabulary, _ = load_model(options.checkpoint)
+    model = model.to(device())
+    if options.attention and not hasattr(model, "forward_with_attention"):
+        raise ValueError(
+            f"{options.checkpoint} holds a model without attention, which looks nowhere; leave "
+            "out --attention."
+        )
     records = []
     for start in tqdm(range(0, len(photos), 32), disable=len(photos) <= 32):
         readable = _readable(photos[start : start + 32])
@@ -299,15 +441,20 @@ def caption_files(options: argparse.Namespace) -> None:
                 print(f"{path}: {caption}", flush=True)
     if options.json:
         print(json.dumps(records, ensure_ascii=False, indent=1))
+    if options.attention and records:
+        print(f"Where it looked is drawn in {options.attention}.", file=sys.stderr)
     if left_out := len(photos) - len(records):
-        sys.exit(f"{left_out} of {len(photos)} files have no caption: see above.")
+        sys.exit(f"Files without a caption: {left_out} of {len(photos)}; see above.")
 
 
 def _matching(path: Path) -> list[Path]:
     """The files that a pattern such as ``*.jpg`` names: on Windows the shell does not ask."""
-    if path.exists():
+    if path.exists() or not glob.has_magic(str(path)):
         return [path]
-    return [Path(name) for name in sorted(glob.glob(str(path)))] or [path]
+    matching = [Path(name) for name in sorted(glob.glob(str(path)))]
+    if not matching:
+        raise FileNotFoundError(f"no file is called {path}; check the folder and the pattern.")
+    return matching
 
 
 def _require_different_names(paths: list[Path]) -> None:
@@ -344,4 +491,5 @@ def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without a line of ours
     main()

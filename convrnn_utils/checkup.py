@@ -2,7 +2,8 @@
 
     python -m convrnn_utils.checkup
 
-prints it, ready to be copied into an issue, also where no notebook opens.
+prints it, ready to be copied into an issue (the fence around it keeps its lines apart there), also
+where no notebook opens.
 """
 
 import os
@@ -343,4 +344,5 @@ def _without_folders(text: str) -> str:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
+    print("If you open an issue, copy all that follows into it:", file=sys.stderr)
     print(report(check_machine()))

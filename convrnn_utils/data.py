@@ -405,7 +405,8 @@ class PictureDataset(CaptionDataset):
         fewest = min(len(captions) for captions in split.captions)
         if fewest < captions_each:
             raise ValueError(
-                f"a picture of {split.name} has {fewest}, not {captions_each} captions."
+                f"a picture of {split.name} has {fewest}, not {captions_each} captions; train on "
+                "captions one by one (CaptionDataset; in a command, without --by-picture)."
             )
         super().__init__(split, inputs, vocabulary, max_words)
         self.captions = [group[:captions_each] for group in self.captions_by_picture()]

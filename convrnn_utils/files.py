@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy
 from filelock import FileLock, Timeout
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools.coco import COCO
 
 # Those that cameras and the web use; Pillow reads others, one of them with the help of Ghostscript.
@@ -131,7 +131,7 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, a broken one, or one of too many pixels: Pillow's
+        ValueError: it is a folder, no picture, a broken one, or one of too many pixels: Pillow's
             limit, 179 million, is checked before anything is decoded.
     """
     try:
@@ -140,9 +140,13 @@ def read_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}; check its name.") from None
     except Exception as error:  # Pillow's readers let out almost any, where bytes are damaged
-        raise ValueError(
-            f"{path} cannot be read as a picture: {str(error).rstrip('.')}."
-        ) from error
+        if isinstance(error, IsADirectoryError | PermissionError) and Path(path).is_dir():
+            reason = "it is a folder; name the pictures in it"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = f"it is damaged, or none of {', '.join(sorted(PICTURE_FORMATS))}"
+        else:
+            reason = str(error).rstrip(".")
+        raise ValueError(f"{path} cannot be read as a picture: {reason}.") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

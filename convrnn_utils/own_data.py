@@ -52,22 +52,30 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
         raise FileNotFoundError(f"there is no file {path}; check its name.")
     made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
     folder = data_folder() / (name or path.stem)
+    complaints: list[str] = []
     with alone(folder):
         if not folder.exists():
             with complete_or_absent(folder) as unfinished:
-                _convert(path, unfinished, seed)
+                complaints = _convert(path, unfinished, seed)
                 text = json.dumps(made_from)
                 (unfinished / "made_from.json").write_text(text, encoding="utf-8")
+    if complaints:
+        warnings.warn(
+            f"Left out of {path.name} (to have them in, mend these lines, delete data/"
+            f"{folder.name}, and begin again):\n" + "\n".join(complaints),
+            stacklevel=2,
+        )
     note = folder / "made_from.json"
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != made_from:
         raise ValueError(
-            f"{folder} was made from something else than {path} is now; delete that folder, or "
-            "give this data set another name."
+            f"{folder} was made from something else than {path} is now; if the table has changed, "
+            "delete that folder, and it is made anew; if it is another table, rename its file."
         )
     return folder
 
 
-def _convert(path: Path, folder: Path, seed: int) -> None:
+def _convert(path: Path, folder: Path, seed: int) -> list[str]:
+    """Make the data set; the complaints are about lines that are left out."""
     (folder / "images").mkdir(parents=True)
     records: dict[str, dict] = {}
     complaints = []
@@ -93,11 +101,7 @@ def _convert(path: Path, folder: Path, seed: int) -> None:
         write_captions(folder, split, own)
     captions = sum(len(record["captions"]) for record in records.values())
     print(f"{path.name}: {len(records):,} pictures with {captions:,} captions.")
-    if complaints:
-        warnings.warn(
-            f"{len(complaints):,} lines of {path.name} are left out:\n" + "\n".join(complaints),
-            stacklevel=3,
-        )
+    return complaints
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

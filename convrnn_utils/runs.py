@@ -96,6 +96,15 @@ def read_save(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
     return oldest, *read_file(oldest)
 
 
+def _flat(settings: dict) -> dict:
+    """The settings, those within others as ``model.arguments.hidden_size``."""
+    flat = {}
+    for name, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": part for key, part in inner.items()} or {name: value}
+    return flat
+
+
 def resume(run: Run) -> None:
     """Put model, mean, optimiser, generator and progress back to where the run in a folder stood.
 
@@ -106,12 +115,14 @@ def resume(run: Run) -> None:
     if content.keys() != {"settings", "vocabulary", "progress"}:
         raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
     require_vocabulary(content["vocabulary"], run.training.vocabulary, path)
-    for name, value in run.settings.items():
-        if content["settings"].get(name) != value:
-            raise ValueError(
-                f"{path} was begun with {name} = {content['settings'].get(name)}, and this run "
-                f"has {value}; train into another folder, or delete that one to begin again."
-            )
+    before, now = _flat(content["settings"]), _flat(run.settings)
+    if other := [name for name, value in now.items() if before.get(name) != value]:
+        was = ", ".join(f"{name} = {before.get(name)}" for name in other)
+        has = ", ".join(f"{name} = {now[name]}" for name in other)
+        raise ValueError(
+            f"{path} was begun with {was}, and this run has {has}; train into another folder "
+            "(--folder of the command), or delete that one to begin again."
+        )
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():
         part, rest = name.split(".", 1)

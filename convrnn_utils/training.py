@@ -109,10 +109,11 @@ def train(
     """Train a model; go on with the run in ``folder`` if there is one; load it if it is done.
 
     Adam with a learning rate that falls along a cosine to zero. After each epoch the captions of
-    ``validation`` are scored by CIDEr, and the best model so far is saved; where ``patience``
-    epochs in a row bring no better one, training stops. An interrupted run that is started again
-    ends with the weights that it would have had (on one thread of a CPU to the last bit); what was
-    done since the last save is done again. An interrupt stops it between two steps, and saves.
+    ``validation`` are scored, and the best model so far is saved (see ``best_epoch``); where
+    ``patience`` epochs in a row bring no better one, training stops. An interrupted run that is
+    started again ends with the weights that it would have had (on one thread of a CPU to the last
+    bit); what was done since the last save is done again. An interrupt stops it between two steps,
+    and saves.
 
     Several processes (see ``processes.join``) train one model: each takes its share of every batch
     and of the validation split, and the first one saves.
@@ -192,7 +193,7 @@ def train(
             f"{training.split.name} has too few captions for a batch of two a process; "
             "take more pictures to train on."
         )
-    silent = processes.rank() > 0
+    silent = processes.rank() > 0 or _finished(run.history, epochs, patience)
     with tqdm(
         total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True, disable=silent
     ) as bar:
@@ -214,11 +215,20 @@ def train(
     return run.history
 
 
+def best_epoch(history: list[dict]) -> dict:
+    """Of what ``train`` returns, the epoch whose model is kept.
+
+    That with the highest CIDEr; where several have the same, which happens when few pictures are
+    scored (with one, CIDEr is always 0), that with the lowest validation loss.
+    """
+    return max(history, key=lambda entry: (entry["cider"], -entry["validation_loss"]))
+
+
 def _finished(history: list[dict], epochs: int, patience: int) -> bool:
     """Whether all epochs are done, or the last ``patience`` of them brought nothing better."""
-    scores = [entry["cider"] for entry in history]
-    stalled = scores and len(scores) - 1 - scores.index(max(scores)) >= patience
-    return len(scores) >= epochs or bool(stalled)
+    if not history:
+        return False
+    return len(history) >= min(epochs, best_epoch(history)["epoch"] + patience)
 
 
 def _batches(run: Run, epoch: int) -> list[list[int]]:
@@ -342,8 +352,7 @@ def _finish_epoch(run: Run, validation: CaptionDataset) -> None:
         "cider": cider_of_captions(run.model, validation),
         "seconds": round(progress["seconds"], 3),
     }
-    best_so_far = not earlier or entry["cider"] > max(past["cider"] for past in earlier)
-    if best_so_far and processes.rank() == 0:
+    if best_epoch([*earlier, entry]) is entry and processes.rank() == 0:
         facts = {"data": run.training.split.name, "metrics": {"validation": entry}}
         save_model(run.folder / "best.safetensors", run.model, run.training.vocabulary, **facts)
     progress.update(  # at last: an epoch that is interrupted before this is scored again

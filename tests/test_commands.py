@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from convrnn_utils import data
-from convrnn_utils.__main__ import main
+from convrnn_utils import data, training
+from convrnn_utils.__main__ import build_parser, main
 from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER, load_model
 
 
@@ -68,7 +68,9 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
     looks = data_home / "looks"
     arguments = ["--attention", str(looks), "--checkpoint", str(checkpoint)]
     main(["caption", str(pictures[0]), str(pictures[1]), *arguments])
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert f"Where it looked is drawn in {looks}." in printed.err
     names = [f"{path.name}.attention.png" for path in pictures[:2]]
     assert sorted(path.name for path in looks.iterdir()) == sorted(names)
 
@@ -81,10 +83,8 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
             f"caption photo.jpg --attention looks --checkpoint {DOCUMENT_CAPTIONER}",
             "a model without attention",
         ),
-        ("caption photo.jpg --beam 0", "a width of at least 1"),
-        ("caption photo.jpg --length-power -1", "length_power is -1"),
         ("caption a/x.jpg b/x.jpg --attention looks", "several photographs are called x.jpg"),
-        ("train --data scenes --epochs 0", "epochs is 0"),
+        ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
         ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
     ],
@@ -92,8 +92,89 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
 def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments, sentence):
     with pytest.raises(SystemExit) as stop:
         main(arguments.split())
-    assert sentence in str(stop.value)
+    assert str(stop.value).startswith("Error: ") and sentence in str(stop.value)
     assert "\n" not in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ("caption photo.jpg --beam 0", "argument --beam: it is 0, and has to be 1 or more"),
+        ("caption photo.jpg --length-power -1", "--length-power: it is -1, and has to be 0 or"),
+        ("train --epochs 0", "argument --epochs: it is 0, and has to be 1 or more"),
+        ("train --dropout 1.5", "--dropout: it is 1.5, and has to be between 0 and 1"),
+        ("train --learning-rate nan", "--learning-rate: it is nan, and has to be 0 or more"),
+        ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
+        ("train --data pictures", "'pictures' is neither scenes nor a file NAME.csv"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_with_the_name_of_the_option(
+    small_scenes, arguments, sentence, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "caption"])
+def test_every_option_is_explained(command):
+    parser = build_parser()._subparsers._group_actions[0].choices[command]
+    assert all(action.help for action in parser._actions)
+
+
+def test_an_interrupted_training_goes_on_with_the_same_command(
+    small_scenes, data_home, monkeypatch, capsys
+):
+    train = "train --data scenes --encoder small_cnn --epochs 2 --min-count 1 --hidden-size 16"
+    score = training.cider_of_captions
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "cider_of_captions", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            main(train.split())
+    assert stop.value.code == 130
+    said = capsys.readouterr()
+    run = data_home / "checkpoints" / "scenes-small_cnn-rnn"
+    assert f"Training in {run}." in said.out
+    assert "Interrupted. The same command goes on from here." in said.err
+    monkeypatch.setattr(training, "cider_of_captions", score)
+    main(train.split())
+    assert f"Going on in {run}." in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main([*train.split(), "--hidden-size", "8", "--dropout", "0.2"])
+    assert "begun with model.arguments.hidden_size = 16, model.arguments.dropout = 0.4, and" in str(
+        stop.value
+    )
+    assert "--folder" in str(stop.value) and len(str(stop.value)) < 500
+
+
+def test_a_table_with_few_pictures_is_trained_on_to_the_end(small_scenes, data_home, capsys):
+    """With one picture to validate on CIDEr is always 0: the loss decides, all epochs are run."""
+    split = data.load_split(small_scenes, "train").first(8)
+    lines = [
+        f'{path},"{caption}"'
+        for path, group in zip(split.paths, split.captions, strict=True)
+        for caption in group
+    ]
+    table = data_home / "mine.csv"
+    table.write_text("\n".join(["path,caption", *lines]))
+    main(f"train --data {table} --encoder small_cnn --epochs 6 --min-count 1".split())
+    printed = capsys.readouterr().out
+    assert "epoch  6" in printed and "CIDEr 0.0" in printed
+    assert "Epoch 6 is kept: lowest validation loss of those with the highest CIDEr." in printed
+    checkpoint = data_home / "checkpoints" / "mine-small_cnn-rnn" / "captioner.safetensors"
+    for given in ([], ["--data", str(table)]):  # what it was trained on is what it is scored on
+        main(["evaluate", str(checkpoint), *given])
+        evaluated = capsys.readouterr().out
+        assert evaluated.startswith("mine test, greedy, 5 references, scores × 100")
+        assert evaluated.splitlines()[:8] == printed.splitlines()[-9:-1]
+    shutil.rmtree(data_home / "mine")
+    with pytest.raises(SystemExit, match="was trained on mine, which is not in .*say with --data"):
+        main(["evaluate", str(checkpoint)])
 
 
 def test_patterns_that_the_shell_has_left_are_filled_in(tmp_path, capsys):
@@ -108,11 +189,13 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_have_captions(tmp_pat
     photos = data.load_split(data.photos(), "test").paths[:2]
     broken = tmp_path / "notes.jpg"
     broken.write_text("no picture")
-    with pytest.raises(SystemExit, match="1 of 3 files have no caption"):
+    with pytest.raises(SystemExit, match="Files without a caption: 1 of 3"):
         main(["caption", str(photos[0]), str(broken), str(photos[1]), "--json", "--beam", "1"])
     printed = capsys.readouterr()
     assert "notes.jpg cannot be read as a picture" in printed.err
     assert [record["file"] for record in json.loads(printed.out)] == [str(path) for path in photos]
-    with pytest.raises(SystemExit, match="1 of 1 files have no caption"):
-        main(["caption", str(tmp_path / "nowhere.jpg")])
-    assert "there is no picture" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="Files without a caption: 2 of 2"):
+        main(["caption", str(tmp_path / "nowhere.jpg"), str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "there is no picture" in said
+    assert f"{tmp_path} cannot be read as a picture: it is a folder" in said

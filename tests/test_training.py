@@ -193,7 +193,9 @@ def test_another_vocabulary_is_refused(encoder, tmp_path):
 
 def test_another_setting_is_refused(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="learning_rate = 0.001, and this run has 0.01"):
+    with pytest.raises(
+        ValueError, match="learning_rate = 0.001, and this run has learning_rate = 0.01"
+    ):
         run(encoder, tmp_path, epochs=1, learning_rate=0.01)
 
 
@@ -211,6 +213,22 @@ def test_early_stopping_keeps_the_best_epoch(encoder, tmp_path, monkeypatch):
     assert all(torch.equal(weight, kept[1][k]) for k, weight in trained_weights(model).items())
 
 
+@pytest.mark.parametrize(
+    "scores, best",
+    [
+        ([(10.0, 2.0), (30.0, 3.0), (20.0, 1.0)], 2),  # CIDEr decides
+        ([(0.0, 2.0), (0.0, 1.5), (0.0, 1.7)], 2),  # then the loss
+        ([(0.0, 1.0), (5.0, 2.0), (5.0, 1.9), (5.0, 1.9)], 3),  # then who is first
+    ],
+)
+def test_the_best_epoch(scores, best):
+    history = [
+        {"epoch": number, "cider": cider, "validation_loss": loss}
+        for number, (cider, loss) in enumerate(scores, start=1)
+    ]
+    assert training.best_epoch(history)["epoch"] == best
+
+
 def test_checkpoint_brings_all_it_needs(encoder, tmp_path):
     """What is loaded writes as what was saved, from a picture, and knows its vocabulary."""
     model, history = run(encoder, tmp_path)
@@ -219,8 +237,7 @@ def test_checkpoint_brings_all_it_needs(encoder, tmp_path):
     words = torch.tensor([[1, 4, 5]])
     assert torch.equal(loaded(picture, words), model(picture, words))
     assert vocabulary == make_dataset("train", 1).vocabulary
-    best = max(history, key=lambda entry: entry["cider"])
-    assert facts["metrics"]["validation"] == best
+    assert facts["metrics"]["validation"] == training.best_epoch(history)
 
 
 def test_a_checkpoint_for_another_encoder_is_refused(encoder, tmp_path):
