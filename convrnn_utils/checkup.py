@@ -258,7 +258,7 @@ def _scenes() -> tuple[str, ...]:
     count = sum(1 for _ in data_folder().glob("scenes-*/images/*.png"))
     if count:
         return FINE, f"pictures drawn so far: {count:,}"
-    return FINE, "none yet: the notebooks draw what they need, in about a minute"
+    return FINE, "none yet: the notebooks draw what they need, in half a minute"
 
 
 def _flickr8k() -> tuple[str, ...]:
