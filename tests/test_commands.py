@@ -9,12 +9,13 @@ import torch
 from convrnn_utils import data, training
 from convrnn_utils.__main__ import build_parser, main
 from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER, load_model
+from convrnn_utils.commands import DATA_SETS
 
 
 @pytest.fixture
 def small_scenes(data_home, monkeypatch):
     folder = data.scenes(train=30, test=10)
-    monkeypatch.setattr("convrnn_utils.__main__.DATA_SETS", {"scenes": lambda: folder})
+    monkeypatch.setitem(DATA_SETS, "scenes", lambda: folder)
     return folder
 
 
@@ -105,7 +106,10 @@ def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments,
         ("train --dropout 1.5", "--dropout: it is 1.5, and has to be between 0 and 1"),
         ("train --learning-rate nan", "--learning-rate: it is nan, and has to be 0 or more"),
         ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
-        ("train --data pictures", "'pictures' is neither scenes nor a file NAME.csv"),
+        (
+            "train --data pictures",
+            "'pictures' is neither flickr8k, scenes, coco nor a file NAME.csv",
+        ),
     ],
 )
 def test_numbers_out_of_bounds_are_refused_with_the_name_of_the_option(
