@@ -98,13 +98,15 @@ def test_a_vocabulary_comes_back_from_its_file(fuzz, tmp_path):
 
 def sometimes(usual, strange):
     """Mostly ``usual``; else what has no business there."""
-    return some.integers(0, 9).flatmap(lambda n: strange if n == 0 else usual)
+    # 7, since Hypothesis prefers the ends of a range
+    return some.integers(0, 9).flatmap(lambda n: strange if n == 7 else usual)
 
 
 ANYTHING = some.none() | some.booleans() | some.floats() | some.text(max_size=5) | some.just([])
-IDS = sometimes(some.integers(0, 6), ANYTHING)
+IDS = sometimes(some.integers(0, 3), ANYTHING)
+SAYINGS = some.just("a dog") | TEXTS
 IMAGES = {"id": IDS, "file_name": sometimes(some.text(min_size=1, max_size=8), ANYTHING)}
-ANNOTATIONS = {"id": IDS, "image_id": IDS, "caption": sometimes(TEXTS, ANYTHING)}
+ANNOTATIONS = {"id": IDS, "image_id": IDS, "caption": sometimes(SAYINGS, ANYTHING)}
 
 
 def rows(fields):
