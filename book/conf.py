@@ -2,6 +2,7 @@
 
 import re
 
+from docutils import nodes
 from myst_parser.mdit_to_docutils.base import github_slugify
 
 project = "Conv-RNN, notebook by notebook"
@@ -32,5 +33,18 @@ def anchors_as_here(app, name: str, source: list[str]) -> None:
         source[0] = re.sub(r"(\.ipynb#)([^)]*)\)", as_here, source[0])
 
 
+def describe_pictures(app, doctree) -> None:
+    """The text under a picture of a notebook, ``Figure: …``, is its alternative text, too."""
+    waiting = []
+    for node in doctree.findall(lambda n: isinstance(n, nodes.image | nodes.literal_block)):
+        if isinstance(node, nodes.image):
+            waiting.append(node)
+        elif found := re.search(r"Figure: (.*?)(?=\n[A-Z].*: |\Z)", node.astext(), re.DOTALL):
+            for picture in waiting:
+                picture["alt"] = " ".join(found[1].split())
+            waiting = []
+
+
 def setup(app) -> None:
+    app.connect("doctree-read", describe_pictures)
     app.connect("source-read", anchors_as_here)

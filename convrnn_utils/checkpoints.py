@@ -5,6 +5,7 @@ with its preprocessing, the vocabulary and the scores. Nothing is ever unpickled
 """
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -59,11 +60,17 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        PermissionError: it belongs to another account, which keeps it to itself.
         ValueError: the file is damaged, too large, or comes from elsewhere.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; train the model first.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(
+            f"{path} may not be read by this account; set CONVRNN_DATA to a folder of your own, or "
+            "have its owner give you the right to read it."
+        )
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(
             f"{path} has {path.stat().st_size / 1e9:.0f} GB, and no checkpoint of this course has "

@@ -15,16 +15,20 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISE = re.compile(r"^(?:#+ |\*\*)Exercises? (\d+)", re.MULTILINE)
-SAYS_WHERE_SOLUTIONS_ARE = re.compile(r"\s*Solutions are in\s*\[[^\]]*\]\([^)]*\)[^.]*\.")
+SAYS_WHERE_SOLUTIONS_ARE = re.compile(
+    r"\s*Solutions are in\s*\[[^\]]*\]\([^)]*\)[^.]*\."
+    r"|\s*Each has a\s+notebook of solutions, in the folder `solutions`; try first\."
+)
+BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*colab[^)]*\)\s*")  # it opens the full notebook
 
 
 def student_version(lesson):
-    """The lesson without outputs and without a word on where the solutions are."""
+    """The lesson without outputs, without a badge, without a word on where the solutions are."""
     for cell in lesson.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = SAYS_WHERE_SOLUTIONS_ARE.sub("", cell.source)
+            cell.source = BADGE.sub("", SAYS_WHERE_SOLUTIONS_ARE.sub("", cell.source))
             cell.source = re.sub(r"\[([^\]]*)\]\(solutions[^)]*\)", r"\1", cell.source)
     return lesson
 
@@ -80,6 +84,9 @@ def write_versions(target: Path = ROOT / "build") -> list[Path]:
             for cell in version.cells:  # one folder deeper than the source
                 if cell.cell_type == "markdown":
                     cell.source = cell.source.replace("](../", "](../../")
+                    cell.source = cell.source.replace(
+                        "](solutions/", "](../../notebooks/solutions/"
+                    )
             nbformat.write(version, target / name / path.name)
             written.append(target / name / path.name)
     return written

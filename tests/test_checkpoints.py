@@ -185,6 +185,12 @@ def test_a_folder_is_refused(tmp_path):
         load_model(tmp_path)
 
 
+def test_a_file_that_this_account_may_not_read_is_named(sound, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
+    with pytest.raises(PermissionError, match="may not be read by this account; set CONVRNN_DATA"):
+        read_file(sound)
+
+
 def test_random_damage_is_refused_in_words(sound, tmp_path, fault, many):
     """Bytes cut off, changed or inserted: refused, or the change only hit a weight's value."""
     generator = random.Random(3)

@@ -130,7 +130,7 @@ def test_every_option_is_explained(command):
 def test_an_interrupted_training_goes_on_with_the_same_command(
     small_scenes, data_home, monkeypatch, capsys
 ):
-    train = "train --data scenes --encoder small_cnn --epochs 2 --min-count 1 --hidden-size 16"
+    train = "train --data scenes --encoder small_cnn --epochs 1 --min-count 1 --hidden-size 16"
     score = training.cider_of_captions
 
     def interrupted(*_):
@@ -166,16 +166,14 @@ def test_a_table_with_few_pictures_is_trained_on_to_the_end(small_scenes, data_h
     ]
     table = data_home / "mine.csv"
     table.write_text("\n".join(["path,caption", *lines]))
-    main(f"train --data {table} --encoder small_cnn --epochs 6 --min-count 1".split())
+    train = f"train --data {table} --encoder small_cnn --epochs 5 --min-count 1 --hidden-size 16"
+    main(train.split())
     printed = capsys.readouterr().out
-    assert "epoch  6" in printed and "CIDEr 0.0" in printed
-    assert "Epoch 6 is kept: lowest validation loss of those with the highest CIDEr." in printed
+    assert "epoch  5" in printed and "CIDEr 0.0" in printed
+    assert "Epoch 5 is kept: lowest validation loss of those with the highest CIDEr." in printed
     checkpoint = data_home / "checkpoints" / "mine-small_cnn-rnn" / "captioner.safetensors"
-    for given in ([], ["--data", str(table)]):  # what it was trained on is what it is scored on
-        main(["evaluate", str(checkpoint), *given])
-        evaluated = capsys.readouterr().out
-        assert evaluated.startswith("mine test, greedy, 5 references, scores × 100")
-        assert evaluated.splitlines()[:8] == printed.splitlines()[-9:-1]
+    main(["evaluate", str(checkpoint)])  # on what it was trained on
+    assert capsys.readouterr().out.splitlines()[:8] == printed.splitlines()[-9:-1]
     shutil.rmtree(data_home / "mine")
     with pytest.raises(SystemExit, match="was trained on mine, which is not in .*say with --data"):
         main(["evaluate", str(checkpoint)])

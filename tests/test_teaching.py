@@ -42,7 +42,8 @@ def test_the_students_version_is_blank_and_names_no_solution(written, lesson):
     assert sources(student) == sources(nbformat.read(lesson, as_version=4))
     assert not any(cell.get("outputs") for cell in student.cells)
     text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
-    assert "](solutions" not in text and "Solutions are in" not in text
+    for hint in ("](solutions", "Solutions are in", "folder `solutions`", "colab-badge"):
+        assert hint not in text
 
 
 def test_the_instructors_version_has_outputs_and_every_solution(written, lesson):
@@ -90,6 +91,10 @@ def test_links_of_the_versions_lead_to_the_same_files(written, lesson):
         place = ROOT / "build" / "student" / target
         beside = ROOT / "notebooks" / target
         assert place.resolve().exists() or (target.count("/") == 0 and beside.exists()), target
+    instructor = of(written, "instructor", lesson)
+    text = "\n".join(cell.source for cell in instructor.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#:]*solutions/[^)#:]+)\)", text):
+        assert (ROOT / "build" / "instructor" / target).resolve().is_file(), target
 
 
 def test_the_guide_has_all_parts_for_every_lesson(lesson):
