@@ -84,6 +84,22 @@ def test_a_blank_exercise_says_politely_that_it_is_not_done(lesson):
     assert expected and expected == answered
 
 
+def test_the_solutions_of_00_have_the_captions_of_the_lesson():
+    """They are saved apart, and the captioner may have been trained anew in between."""
+
+    def said(path):
+        cells = nbformat.read(ROOT / "notebooks" / path, as_version=4).cells
+        texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
+        return "\n".join(texts)
+
+    lesson = " ".join(said("00_welcome.ipynb").split())
+    solution = said("solutions/00_welcome_solutions.ipynb")
+    greedy = re.findall(r"^(\w+)\n +1: (.*) \(", solution, re.MULTILINE)
+    assert len(greedy) > 10
+    for name, caption in greedy:
+        assert f"{name}: {caption}" in lesson
+
+
 def test_links_of_the_versions_lead_to_the_same_files(written, lesson):
     student = of(written, "student", lesson)
     text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
