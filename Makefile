@@ -29,6 +29,9 @@ export CONVRNN_PROFILE
 lab: .venv/complete
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
+# a core for each of the two workers: where both want all cores, they wait for each other
+test test-faults: export OMP_NUM_THREADS = 1
+
 test: CONVRNN_PROFILE = smoke
 test: .venv/complete
 	$(BIN)/ruff check .
