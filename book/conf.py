@@ -34,12 +34,14 @@ def anchors_as_here(app, name: str, source: list[str]) -> None:
 
 
 def describe_pictures(app, doctree) -> None:
-    """The text under a picture of a notebook, ``Figure: …``, is its alternative text, too."""
+    """What a cell, or the next one, prints about its pictures is their alternative text, too."""
     waiting = []
-    for node in doctree.findall(lambda n: isinstance(n, nodes.image | nodes.literal_block)):
-        if isinstance(node, nodes.image):
-            waiting.append(node)
-        elif found := re.search(r"Figure: (.*?)(?=\n[A-Z].*: |\Z)", node.astext(), re.DOTALL):
+    for cell in doctree.findall(nodes.container):
+        if "cell" not in cell["classes"]:
+            continue
+        waiting += cell.findall(nodes.image)
+        printed = "\n".join(block.astext() for block in cell.findall(nodes.literal_block))
+        if found := re.search(r"^Figure: (.*)", printed, re.DOTALL | re.MULTILINE):
             for picture in waiting:
                 picture["alt"] = " ".join(found[1].split())
             waiting = []

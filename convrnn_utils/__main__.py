@@ -93,7 +93,7 @@ def _add_train(commands) -> None:
         metavar="RATE",
         help="of Adam in the first step; it falls to 0",
     )
-    size = _number(int, 1)
+    size, share = _number(int, 1), _number(float, 0, 1)
     training.add_argument("--embed-size", type=size, default=512, help="of a word's vector")
     training.add_argument("--hidden-size", type=size, default=512, help="of the LSTM's state")
     training.add_argument(
@@ -101,14 +101,14 @@ def _add_train(commands) -> None:
     )
     training.add_argument(
         "--dropout",
-        type=_number(float, 0, 1),
+        type=share,
         default=0.4,
         metavar="SHARE",
         help="of the decoder's activations that are set to 0 in a step",
     )
     training.add_argument(
         "--label-smoothing",
-        type=_number(float, 0, 1),
+        type=share,
         default=0.1,
         metavar="SHARE",
         help="of the target that all words share",
@@ -118,7 +118,7 @@ def _add_train(commands) -> None:
     )
     training.add_argument(
         "--averaging",
-        type=_number(float, 0, 1),
+        type=share,
         default=0.0,
         metavar="SHARE",
         help="that a running mean of the weights keeps at each step; 0 is without a mean",
@@ -142,7 +142,7 @@ def _add_train(commands) -> None:
     )
     training.add_argument(
         "--self-critical-share",
-        type=_number(float, 0, 1),
+        type=share,
         default=0.7,
         metavar="SHARE",
         help="of these weights in the result; the rest is the weights before them",

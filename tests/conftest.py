@@ -31,6 +31,15 @@ def interrupts():
 
 
 @pytest.fixture
+def two_threads():
+    """torch computes in two threads, although each worker of ``make test`` begins with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def data_home(monkeypatch, tmp_path):
     """An empty folder in the place of ``data/``."""
     folder = tmp_path / "data"

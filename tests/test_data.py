@@ -1,4 +1,5 @@
 import json
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -254,6 +255,7 @@ def features_of(split, encoder):
         return encoder(data.Pictures(split, encoder)[range(len(split))]).numpy()
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_cached_features_are_the_encoders_within_the_precision_of_fp16(small_split, tiny_encoder):
     expected = features_of(small_split, tiny_encoder)
     cached = data.cached_features(small_split, tiny_encoder, batch_size=3)
@@ -281,6 +283,15 @@ def test_features_without_room_or_sense_are_refused_in_words(
         data.cached_features(small_split, tiny_encoder.train())
 
 
+def test_batches_that_threads_share_come_back_in_order():
+    def work(number):
+        time.sleep(0.05 if number == 0 else 0)  # the others are done before it
+        return number, torch.get_num_threads()
+
+    assert list(data.ahead(work, range(9), cores=3)) == [(number, 1) for number in range(9)]
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_the_number_of_threads_stays_as_it_was(small_split, tiny_encoder):
     threads = torch.get_num_threads()
     data.cached_features(small_split, tiny_encoder, batch_size=1)

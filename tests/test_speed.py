@@ -165,6 +165,7 @@ def test_features_of_the_plain_way_are_the_same(monkeypatch):
     assert record["name"] == "features" and record["ours"] > 0
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_the_network_alone_is_timed_and_compared_with_bfloat16(monkeypatch, tiny_encoder, capsys):
     speed = load("speed_features")
     monkeypatch.setattr(speed, "multiply_adds_a_second", lambda: 4e9)
