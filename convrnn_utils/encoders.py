@@ -176,7 +176,7 @@ class CNNEncoder(nn.Module):
 def small_cnn() -> nn.Sequential:
     """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 384, 8, 8).
 
-    A place of the map stands for a square of 12 × 12 pixels and sees one of 57 × 57 around it.
+    A place of the map stands for a square of 12 × 12 pixels and sees one of 57 × 57 that holds it.
     """
     return nn.Sequential(
         _convolution(3, 24, kernel_size=5, stride=2),

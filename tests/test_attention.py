@@ -117,10 +117,10 @@ def test_captions_of_one_picture_together_give_the_same_as_each_alone(model):
 
 
 def test_the_penalty_worked_by_hand():
-    """Two places, two words and padding: 1 − 1.5 and 1 − 0.5, squared and added."""
-    attention = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.0, 1.0]]])
-    penalty = doubly_stochastic_penalty(attention, torch.tensor([[5, 2, 0]]))
-    assert penalty.item() == pytest.approx(0.5**2 + 0.5**2)
+    """Two places, two words and padding: 1 − 1.5 and 1 − 0.5, squared and added; then none."""
+    attention = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]], [[1, 0], [0, 1], [0.5, 0.5]]])
+    penalty = doubly_stochastic_penalty(attention, torch.tensor([[5, 2, 0], [5, 2, 0]]))
+    assert penalty.item() == pytest.approx((0.5**2 + 0.5**2 + 0) / 2)
 
 
 def test_a_checkpoint_brings_all_it_needs(model, tmp_path):
@@ -129,3 +129,9 @@ def test_a_checkpoint_brings_all_it_needs(model, tmp_path):
     loaded, words, _ = load_model(tmp_path / "attention.safetensors")
     assert words == vocabulary
     assert torch.equal(loaded(grids(), captions()), model(grids(), captions()))
+
+
+def test_the_first_state_comes_from_the_mean_of_the_values(model):
+    _, values, hidden, cell = model.start(grids())
+    first = torch.tanh(model.first_state(values.mean(dim=1)))
+    assert torch.allclose(torch.cat((hidden, cell), dim=1), first)

@@ -305,3 +305,31 @@ def test_random_damage_to_a_captions_file_is_refused_in_words(tmp_path, fault, m
         else:
             assert all(isinstance(text, str) for own in split.captions for text in own)
     assert refused > 50
+
+
+def test_a_picture_in_two_splits_and_a_split_that_there_is_not_are_named(album):
+    header = ("path", "caption", "split")
+    rows = [(f"{n}.png", f"picture {n}", ("val", "test", "train")[n % 3]) for n in range(12)]
+    with pytest.warns(UserWarning) as warned:
+        folder = data.from_csv(album([*rows, ("2.png", "a", "val"), ("3.png", "a", "dev")], header))
+    lines = str(warned[-1].message).split("\n")[1:]
+    assert "2.png is in another split on an earlier line" in lines[0]
+    assert "its split is 'dev', and not train, val or test" in lines[1]
+    assert data.load_split(folder, "train").captions[0] == ["picture 2"]
+
+
+@pytest.mark.parametrize("count, sizes", [(3, [1, 1, 1]), (12, [10, 1, 1]), (30, [24, 3, 3])])
+def test_a_tenth_of_the_pictures_but_one_at_least_goes_to_val_and_to_test(album, count, sizes):
+    path = album([(f"p{n}.png", "a dog") for n in range(count)])
+    for number in range(count):
+        Image.new("RGB", (9, 6)).save(path.parent / f"p{number}.png")
+    folder = data.from_csv(path)
+    assert [len(data.load_split(folder, name)) for name in ("train", "val", "test")] == sizes
+
+
+def test_a_data_set_of_the_same_name_that_came_from_elsewhere_is_not_taken_for_the_table(
+    album, data_home
+):
+    (data_home / "mine").mkdir()
+    with pytest.raises(ValueError, match="mine was made from something else"):
+        data.from_csv(album(ROWS))

@@ -403,3 +403,19 @@ def test_out_of_memory_gets_advice(tmp_path, fault):
             raise RuntimeError(words)
     with pytest.raises(RuntimeError, match="size mismatch"), training._advice_on_memory(2, "x"):
         raise RuntimeError("size mismatch")
+
+
+def test_a_checkpoint_without_any_weight_is_refused(sound, tmp_path, fault):
+    fault("checkpoints")
+    path = rewritten(sound, tmp_path / "other.safetensors", weights={})
+    assert "damaged" in refusal(load_model, path)
+
+
+def test_the_facts_are_those_saved_beside_the_model(sound):
+    assert load_model(sound)[2] == {"metrics": {"CIDEr": 1.0}}
+
+
+def test_a_number_among_the_words_is_refused(sound, tmp_path, fault):
+    fault("checkpoints")
+    path = rewritten(sound, tmp_path / "other.safetensors", set_in("vocabulary", to=["a", 1, "b"]))
+    assert "the vocabulary cannot" in refusal(load_model, path)

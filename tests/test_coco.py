@@ -267,3 +267,19 @@ def test_coco_survives_a_server_that_misbehaves(release, data_home, monkeypatch,
                 fault("downloads", left - len(release.faults))
         assert_whole(folder, year)
         folder.rename(data_home / f"done-{generator.random()}")
+
+
+@pytest.mark.parametrize("year", [2014, 2017])
+def test_both_releases_have_the_same_number_of_pictures(year):
+    archives = [coco.ARCHIVES[f"{part}.zip"] for part in coco.PICTURES[year]]
+    assert sum(archive["pictures"] for archive in archives) == 123_287
+
+
+def test_the_room_for_coco_is_that_of_all_pictures_and_of_the_largest_archive(
+    release, monkeypatch, data_home
+):
+    asked = []
+    monkeypatch.setattr(coco, "require_room", lambda folder, size, what: asked.append(size))
+    data.coco(2017)
+    sizes = [coco.ARCHIVES[f"{part}.zip"]["bytes"] for part in coco.PICTURES[2017]]
+    assert asked == [sum(sizes) + max(sizes)]

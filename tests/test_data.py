@@ -618,3 +618,10 @@ def test_photographs_that_are_missing_are_named_with_a_way_out(monkeypatch, tmp_
     monkeypatch.setattr(sources, "repository", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"photos.*clone the repository again"):
         data.photos()
+
+
+def test_so_many_pictures_go_through_the_encoder_at_a_time_as_are_asked_for(
+    small_split, tiny_encoder
+):
+    data.cached_features(small_split, tiny_encoder, batch_size=2)
+    assert tiny_encoder.calls == 4

@@ -396,3 +396,14 @@ def test_candidates_go_by_image_id():
     assert candidates([7, 3], ["a dog", "grass"]) == {7: "a dog", 3: "grass"}
     with pytest.raises(ValueError):
         candidates([7], ["a dog", "grass"])
+
+
+@pytest.mark.parametrize("num_layers, between", [(1, 0.0), (2, 0.3)])
+def test_dropout_acts_between_layers_too(num_layers, between):
+    assert RNNDecoder(5, 7, WORDS, num_layers, dropout=0.3).rnn.dropout == between
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_captions_that_cannot_be_shared_out_are_refused_by_number(conv_rnn, count):
+    with pytest.raises(ValueError, match=f"{count} captions cannot be shared out evenly among 3"):
+        conv_rnn(pictures_of(3), torch.zeros(count, 6, dtype=torch.long))

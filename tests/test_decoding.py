@@ -255,3 +255,11 @@ def test_a_cold_sample_is_greedy():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="must be above 0"):
         sample(Markov(0), torch.arange(4), **options)
+
+
+def test_a_sample_is_of_the_models_own_probabilities_unless_others_are_asked_for():
+    drawn = []
+    for options in ({}, {"temperature": 1.0, "top_p": 1.0}):
+        torch.manual_seed(0)
+        drawn.append(sample(Markov(5), torch.arange(4).repeat(50), 6, **options))
+    assert torch.equal(*drawn)

@@ -154,3 +154,22 @@ def test_a_gpu_without_bfloat16_is_named_as_such(monkeypatch):
 
 def test_the_package_has_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", convrnn_utils.__version__)
+
+
+@pytest.mark.parametrize(
+    "cuda, mps, name", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_fastest_device_is_taken(monkeypatch, cuda, mps, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert env.device() == torch.device(name)
+
+
+@pytest.mark.parametrize("unit", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_mixed_precision_is_for_devices_with_units_for_it(monkeypatch, unit):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert env.has_bfloat16(torch.device("cuda")) and not env.has_bfloat16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, unit, lambda: True)
+    assert env.has_bfloat16(torch.device("cpu")) and not env.has_bfloat16(torch.device("mps"))

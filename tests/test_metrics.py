@@ -344,3 +344,13 @@ def test_human_score_of_flickr8k():
     candidates = {picture: captions.pop(0) for picture, captions in references.items()}
     exact = metrics.score(references, candidates, meteor=False)["CIDEr"]
     assert metrics.cider(references, candidates) == pytest.approx(exact, abs=0.05)
+
+
+def test_captions_that_are_all_empty_have_no_penalty_to_take_back():
+    scores = metrics.score({1: ["a dog"], 2: ["a cat"]}, {1: "", 2: "."}, False, False)
+    assert scores == dict.fromkeys(JAVA_FREE, 0.0)
+
+
+def test_the_score_of_each_is_spared_meteor_where_it_is_not_wanted(monkeypatch):
+    monkeypatch.setattr(metrics, "_ask_meteor", None)  # would fail if called
+    assert set(metrics.score_each({1: ["a dog"]}, {1: "a dog"}, meteor=False)) == JAVA_FREE

@@ -186,3 +186,11 @@ def test_faithfulness_matches_for_the_most_truth_and_bears_any_words(desk):
     assert 0 < score["precision"]["thing"] < 0.2
     with pytest.raises(ValueError, match="give one for each"):
         sc.faithfulness(["a star"], [])
+
+
+@pytest.mark.parametrize(
+    "x, y, beside", [(55, 48, True), (65, 48, False), (40, 48, False), (44, 69, False)]
+)
+def test_beside_is_near_and_to_the_side(x, y, beside):
+    scene = sc.Scene((thing("circle", x=30), thing("ring", x=x, y=y)), "sand", 1)
+    assert holds(scene, "beside", 0, 1) == holds(scene, "beside", 1, 0) == beside

@@ -118,3 +118,18 @@ def test_special_words_do_not_count(vocabulary):
     reward = CiderReward([[vocabulary.encode(text) for text in group] for group in CAPTIONS])
     plain = reward.vector([7, 8, 9])
     assert reward.vector([START, 7, 8, 9, END, PAD, PAD]) == plain
+
+
+def test_captions_are_drawn_without_dropout_and_the_mode_comes_back(
+    split, vocabulary, tiny_encoder, monkeypatch
+):
+    model = model_of(tiny_encoder, vocabulary).train()
+    dataset = PictureDataset(split, features(), vocabulary, captions_each=3)
+    loss, modes = SelfCriticalLoss(dataset, captions_each=2), []
+    draw = loss._draw
+    monkeypatch.setattr(
+        loss, "_draw", lambda *given: modes.append(given[0].training) or draw(*given)
+    )
+    loss(model, *dataset[range(4)])
+    assert modes == [False]
+    assert model.training and model.rnn_decoder.dropout.training and model.cnn_encoder.bn.training

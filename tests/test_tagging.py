@@ -82,3 +82,10 @@ def test_training_makes_the_answers_better():
     tagging.train(encoder, heads, pictures, places, tags, epochs=30, batch_size=32)
     after = tagging.measure(encoder, heads, pictures, places, tags)
     assert after["colour"] > before["colour"] + 0.3 and after["tags"] > before["tags"] + 0.3
+
+
+@pytest.mark.parametrize(
+    "x, y, place", [(10.0, 90.0, (0, 2)), (50.0, 33.0, (1, 1)), (95.9, 31.9, (2, 0))]
+)
+def test_a_tag_says_in_which_third_a_thing_is(x, y, place):
+    assert ("square", *place) in tagging.tags(Scene((thing(x=x, y=y),), "sand", 1))

@@ -129,3 +129,10 @@ def test_the_file_is_plain_json(tmp_path):
     Vocabulary(["dog"]).save(tmp_path / "v.json")
     content = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
     assert content == {"format": "convrnn-vocabulary", "version": 1, "words": ["dog"]}
+
+
+def test_a_file_with_a_number_among_its_words_is_refused(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"format": "convrnn-vocabulary", "version": 1, "words": ["dog", 1]}')
+    with pytest.raises(ValueError, match="damaged"):
+        Vocabulary.load(path)

@@ -324,3 +324,54 @@ def test_blended_weights_lie_between_those_of_both(encoder, tmp_path):
     expected = before.rnn_decoder.linear.weight * 0.75 + 8.0 * 0.25
     training.blend(after, tmp_path / "before.safetensors", 0.25)
     assert torch.allclose(after.rnn_decoder.linear.weight, expected)
+
+
+def test_the_learning_rate_falls_along_a_cosine_over_all_epochs(encoder, tmp_path, monkeypatch):
+    rates, minimise = [], training._minimise
+
+    def noted(loss, optimizer, learning_rate, clip_norm):
+        rates.append(learning_rate)
+        minimise(loss, optimizer, learning_rate, clip_norm)
+
+    monkeypatch.setattr(training, "_minimise", noted)
+    run(encoder, tmp_path, epochs=2, batch_size=12, learning_rate=0.01)  # 36 captions: 6 steps
+    expected = [0.01 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    assert rates == pytest.approx(expected)
+
+
+def test_the_training_loss_is_the_mean_over_the_batches_of_the_epoch(encoder, tmp_path):
+    def two(model, inputs, captions):
+        return 2.0 + 0.0 * model.rnn_decoder.linear.bias.sum()
+
+    _, history = run(encoder, tmp_path, loss=two, epochs=2)
+    assert [entry["training_loss"] for entry in history] == [2.0, 2.0]
+    assert all(0 < entry["seconds"] < 60 for entry in history)
+
+
+def test_a_model_in_evaluation_mode_trains_with_dropout_all_the_same(encoder, tmp_path):
+    modes = []
+
+    def noted(model, inputs, captions):
+        modes.append(model.rnn_decoder.dropout.training)
+        return training.teacher_forcing_loss(model, inputs, captions)
+
+    dataset = make_dataset("train", 1)
+    model = make_model(encoder, dataset.vocabulary).eval()
+    train(model, dataset, dataset, tmp_path, epochs=1, loss=noted)
+    assert modes and all(modes) and not model.training
+
+
+def test_a_checkpoint_in_the_place_of_a_save_is_no_run_to_go_on_with(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    (tmp_path / "best.safetensors").replace(tmp_path / "run.safetensors")
+    with pytest.raises(ValueError, match="is no run to go on with; delete it"):
+        run(encoder, tmp_path, epochs=1)
+
+
+def test_a_model_of_another_width_is_refused_by_the_name_of_the_argument(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    dataset = make_dataset("train", 1)
+    wider = ConvRNN(16, 25, len(dataset.vocabulary), dropout=0.3, cnn=encoder)
+    settings = {"epochs": 1, "batch_size": 8, "patience": 9}
+    with pytest.raises(ValueError, match=r"with model\.arguments\.hidden_size = 24, and this run"):
+        train(wider, dataset, dataset, tmp_path, **settings)
