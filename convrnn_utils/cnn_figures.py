@@ -9,6 +9,7 @@ import numpy
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -124,10 +125,12 @@ def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> F
         rows, columns = (torch.arange(size) for size in reach.shape)
         middle = (reach.sum(dim=1) @ rows.float(), reach.sum(dim=0) @ columns.float())
         top, left = ((each / reach.sum()).item() - side / 2 + 0.5 for each in middle)
-        _frame(axis, top, left, side, side, ls="--", lw=1.8)
+        # on the page and where the panel is bright, white alone could not be seen
+        line = {"lw": 1.8, "path_effects": [withStroke(linewidth=3.6, foreground="black")]}
+        _frame(axis, top, left, side, side, ls="--", **line)
         reached = (reach > 0).nonzero()
         corner = reached.amin(dim=0)
-        _frame(axis, *corner.tolist(), *(reached.amax(dim=0) - corner + 1).tolist(), lw=1.8)
+        _frame(axis, *corner.tolist(), *(reached.amax(dim=0) - corner + 1).tolist(), **line)
         axis.set_title(title, fontsize=10)
         _leave_bare(axis)
     return figure

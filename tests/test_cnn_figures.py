@@ -62,6 +62,7 @@ def test_what_is_reached_is_framed():
     dashed, solid = (patch.get_bbox().bounds for patch in axis.patches)
     assert solid == (5.5, 1.5, 5, 3)
     assert dashed == pytest.approx((7, 2, 2, 2))  # around column 8 and row 3
+    assert all(patch.get_path_effects() for patch in axis.patches)  # a dark edge beside the white
 
 
 def test_matrices_show_their_numbers():
