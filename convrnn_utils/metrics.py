@@ -95,9 +95,10 @@ def human_score(references: dict[object, list[str]], meteor: bool = True) -> dic
     """Score people: each reference in turn is the candidate, the picture's others its references.
 
     The average of as many runs as each picture has references (where their number differs, as
-    the picture with the fewest has). A model is scored against one reference more, which helps
-    it a little. Keys, scale, warnings and errors are those of `score`; every picture needs two
-    references. With METEOR, 1,000 pictures of five captions take half a minute.
+    the picture with the fewest has). A model is usually scored against one reference more, which
+    on Flickr8k is worth 3 to 4 points of BLEU-1 and nothing in CIDEr: compare BLEU only with equal
+    numbers of references. Keys, scale, warnings and errors are those of `score`; every picture
+    needs two references. With METEOR, 1,000 pictures of five captions take half a minute.
     """
     _check(references)
     words, java_works = _split(references)
