@@ -7,15 +7,19 @@ Prints seconds by phase (features, training, captions, scores), pictures and cap
 how far these are from what the device could do: before anything is timed, the multiply-adds of the
 CNN and of a step of the decoder and the bytes that a step must move are counted, and the rates of a
 large product of bfloat16 and of a large copy are measured. Then the same again with the encoder
-trained along, its pictures cropped and mirrored by lot.
+trained along, its pictures cropped and mirrored by lot. Each of the two prints its table and its
+record in JSON as soon as it is done; ``--only`` does one of them.
 """
 
 import argparse
+import copy
 import json
+import os
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from timing import in_turn, machine, wait_for_device
@@ -31,6 +35,7 @@ from convrnn_utils.training import teacher_forcing_loss, train
 
 VIEWS = ("whole", "mirrored", "centre", "top_left", "bottom_right")
 CAPTIONS_EACH = 5
+COPIES = 10  # timed together, since one takes hardly longer than to start it
 
 
 class PhaseTimes:
@@ -54,8 +59,13 @@ def rates_of_device(size: int) -> dict[str, float]:
     kind = torch.bfloat16 if has_bfloat16(where) else torch.float32
     matrix = torch.rand(size, size, device=where, dtype=kind)
     target = torch.empty_like(matrix)
-    seconds = in_turn({"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(matrix)}, 9)
-    moved = 2 * matrix.numel() * matrix.element_size()
+
+    def copies() -> None:
+        for _ in range(COPIES):
+            target.copy_(matrix)
+
+    seconds = in_turn({"product": lambda: matrix @ matrix, "copy": copies}, 9)
+    moved = COPIES * 2 * matrix.numel() * matrix.element_size()
     return {"operations": 2 * size**3 / seconds["product"], "bytes": moved / seconds["copy"]}
 
 
@@ -92,8 +102,10 @@ def make_model(vocabulary: Vocabulary, encoder: ImageEncoder, size: int) -> Show
     return ShowAttendTell(*sizes, size // 2, dropout=0.5, cnn=encoder).to(device())
 
 
-def report(name: str, phases: PhaseTimes, counts: dict[str, int], shares: dict, scores: dict):
-    """Print what was measured of one training as a table; give it as a record."""
+def report(
+    name: str, phases: PhaseTimes, counts: dict[str, int], shares: dict, scores: dict
+) -> dict:
+    """Print what was measured of one training, as a table and as a record; give the record."""
     print(f"\n{name}")
     for phase, seconds in phases.seconds.items():
         rate = f"{counts[phase] / seconds:12,.0f} a second" if phase in counts else ""
@@ -102,10 +114,10 @@ def report(name: str, phases: PhaseTimes, counts: dict[str, int], shares: dict, 
     for what, share in shares.items():
         print(f"  {what}: {share:.1%}")
     print("  " + ", ".join(f"{score} {value:.1f}" for score, value in scores.items()))
-    return {"name": name, "seconds": phases.seconds, "counts": counts, "shares": shares} | {
-        "scores": scores,
-        "machine": machine(),
-    }
+    record = {"name": name, "seconds": phases.seconds, "counts": counts, "shares": shares}
+    record |= {"scores": scores, "machine": machine()}
+    print(json.dumps(record), flush=True)  # a later failure does not lose it
+    return record
 
 
 def captions_and_scores(phases: PhaseTimes, model, split: data.Split, inputs, vocabulary) -> dict:
@@ -200,8 +212,8 @@ def fine_tuned(splits: dict[str, data.Split], options, vocabulary, folder: Path)
     validation = data.PictureDataset(splits["val"], others["val"], vocabulary, 40, CAPTIONS_EACH)
     model = make_model(vocabulary, encoder, options.size)
     one = torch.zeros(2, 3, encoder.size, encoder.size, dtype=torch.uint8, device=device())
-    of_picture = operations_of(lambda: encoder(one).sum().backward()) / 2
-    model.zero_grad(set_to_none=True)
+    counted = copy.deepcopy(encoder)  # blank pictures would move the means of its normalisations
+    of_picture = operations_of(lambda: counted(one).sum().backward()) / 2
     history = phases(
         "training",
         lambda: train(
@@ -232,8 +244,11 @@ def fine_tuned(splits: dict[str, data.Split], options, vocabulary, folder: Path)
     return report("encoder trained along", phases, counts, shares, scores)
 
 
+SIDES = {"frozen": frozen, "fine-tuned": fine_tuned}
+
+
 def main(arguments: list[str] | None = None) -> list[dict]:
-    """Measure both trainings and print the tables and JSON."""
+    """Measure the trainings and print the tables and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="efficientnet_lite2")
     parser.add_argument("--epochs", type=int, default=8)
@@ -241,17 +256,16 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--size", type=int, default=512, help="of the decoder's state")
     parser.add_argument("--pictures", type=int, help="of each split, at most; without it all")
     parser.add_argument("--product", type=int, default=8192, help="side of the product timed")
+    parser.add_argument("--only", choices=SIDES, help="one of the two trainings")
     options = parser.parse_args(arguments)
     flickr8k = data.flickr8k()
     splits = {name: data.load_split(flickr8k, name) for name in ("train", "val", "test")}
     if options.pictures:
         splits = {name: split.first(options.pictures) for name, split in splits.items()}
     vocabulary = Vocabulary.from_captions(sum(splits["train"].captions, []), 5)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        records = [side(splits, options, vocabulary, folder) for side in (frozen, fine_tuned)]
-    print(json.dumps(records))
-    return records
+    sides = [SIDES[options.only]] if options.only else SIDES.values()
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, CONVRNN_DATA=folder):
+        return [side(splits, options, vocabulary, Path(folder)) for side in sides]
 
 
 if __name__ == "__main__":

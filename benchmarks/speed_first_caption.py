@@ -2,8 +2,9 @@
 
 python benchmarks/speed_first_caption.py
 
-Both sides are new processes, and the time is that of the whole process. Ours is ``python -m
-convrnn_utils caption``; the reference is ``plain_first_caption.py``. Both write the same caption.
+Both sides are new processes, without a GPU, and the time is that of the whole process. Ours is
+``python -m convrnn_utils caption``; the reference is ``plain_first_caption.py``. Both write the
+same caption.
 """
 
 import os
@@ -22,6 +23,7 @@ def caption_of(arguments: list) -> str:
     """What a new process prints last."""
     paths = [str(repository()), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # the reference takes no GPU
     arguments = [sys.executable, *map(str, arguments)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
     return done.stdout.strip().removeprefix(f"{PHOTO}: ")
@@ -43,7 +45,7 @@ def measure(rounds: int = 3) -> list[dict]:
 
     seconds = in_turn({side: runs(side) for side in commands}, rounds)
     assert captions["ours"] == captions["reference"], captions
-    return [row("first_caption", seconds["ours"], seconds["reference"], "s")]
+    return [row("first_caption", seconds["ours"], seconds["reference"], "s", "cpu")]
 
 
 if __name__ == "__main__":

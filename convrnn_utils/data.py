@@ -202,7 +202,10 @@ class Pictures:
         self.paths, self.encoder, self.view = split.paths, encoder, VIEWS[view]
         self.kept = None
         if in_memory:
-            self.kept = self[tqdm(range(len(self)), desc="pictures", leave=False)]
+            batches = _batches_of(32, len(self))
+            parts = ahead(self.__getitem__, batches, _cores_to_read())
+            bar = tqdm(parts, total=len(batches), desc="pictures", leave=False)
+            self.kept = torch.cat(list(bar))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -298,11 +301,11 @@ def _write_features(
         return features_of(pictures[rows])
 
     size = batch_size or (4 if on_cpu else 32)
-    batches = [range(i, min(i + size, len(pictures))) for i in range(0, len(pictures), size)]
+    batches = _batches_of(size, len(pictures))
     # Each core of a CPU does all the work of a batch, for cores that share one wait for each other.
     # A GPU does its part of one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
-    cores = torch.get_num_threads() if on_cpu else min(os.cpu_count() or 1, 16)
+    cores = torch.get_num_threads() if on_cpu else _cores_to_read()
     with contextlib.closing(ahead(work, batches, cores)) as results, path.open("wb") as file:
         done = results if on_cpu else map(features_of, results)
         bar = tqdm(done, total=len(batches), desc=f"features ({encoder.name})", leave=False)
@@ -315,6 +318,15 @@ def _write_features(
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
                 numpy.lib.format.write_array_header_1_0(file, header)
             file.write(batch.tobytes())
+
+
+def _batches_of(size: int, count: int) -> list[range]:
+    return [range(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _cores_to_read() -> int:
+    """So many read pictures at a time; more than 16 wait for the disk."""
+    return min(os.cpu_count() or 1, 16)
 
 
 def ahead(work: Callable, batches: Sequence, cores: int) -> Iterator:

@@ -10,7 +10,8 @@ from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 def forbid(logits: Tensor) -> Tensor:
     """Scores (..., V) in which ``<pad>``, ``<start>`` and ``<unknown>`` can never be the best."""
-    logits[..., [PAD, START, UNKNOWN]] = -torch.inf
+    for word in (PAD, START, UNKNOWN):  # a list as an index would be copied to a GPU each time
+        logits[..., word] = -torch.inf
     return logits
 
 

@@ -25,7 +25,7 @@ from convrnn_utils.checkpoints import (
     save_model,
     trained_weights,
 )
-from convrnn_utils.data import CaptionDataset, batch_indices
+from convrnn_utils.data import CaptionDataset, Views, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.env import has_bfloat16
 from convrnn_utils.runs import Run, resume, save, saves_in
@@ -169,7 +169,7 @@ def train(
         "seed": seed,
         "data": training.split.name,
         "items": f"{len(training)} of {type(training).__name__}",
-        "views": getattr(training.inputs, "names", ["whole"]),
+        "views": training.inputs.names if isinstance(training.inputs, Views) else ["whole"],
         "model": describe_model(model),
     }
     loss = loss or partial(teacher_forcing_loss, label_smoothing=label_smoothing)

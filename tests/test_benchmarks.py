@@ -11,7 +11,7 @@ from torch import nn
 
 from convrnn_utils.data import CaptionDataset, Split
 from convrnn_utils.decoding import beam_search, greedy
-from convrnn_utils.env import repository
+from convrnn_utils.env import device, repository
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 
@@ -41,7 +41,8 @@ def make_dataset(pictures=12, places=4, dim=6):
 def make_model(dataset, kind=None, seed=0, dropout=0.0):
     torch.manual_seed(seed)
     kind = kind or tutorial.TutorialDecoder
-    return kind(len(dataset.vocabulary), feature_size=6, size=16, dropout=dropout)
+    model = kind(len(dataset.vocabulary), feature_size=6, size=16, dropout=dropout)
+    return model.to(device())
 
 
 def test_fast_and_as_written_agree_in_loss_and_gradients():

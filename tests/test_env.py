@@ -173,3 +173,7 @@ def test_mixed_precision_is_for_devices_with_units_for_it(monkeypatch, unit):
     assert env.has_bfloat16(torch.device("cuda")) and not env.has_bfloat16(torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, unit, lambda: True)
     assert env.has_bfloat16(torch.device("cpu")) and not env.has_bfloat16(torch.device("mps"))
+
+
+def test_convolutions_and_lstms_are_not_rounded_to_tf32_on_a_gpu():
+    assert not torch.backends.cudnn.allow_tf32

@@ -204,28 +204,18 @@ def test_the_whole_training_runs_in_small(data_home, monkeypatch, capsys):
     folder = data.scenes(8, 4)
     monkeypatch.setattr(gpu.data, "flickr8k", lambda: folder)
     monkeypatch.setattr(gpu.metrics, "score", lambda *pair: {"CIDEr": 12.5})  # spares Java
-    records = gpu.main(
-        [
-            "--encoder",
-            "small_cnn",
-            "--epochs",
-            "1",
-            "--batch-size",
-            "4",
-            "--size",
-            "16",
-            "--pictures",
-            "6",
-            "--product",
-            "64",
-        ]
-    )
+    small = "--encoder small_cnn --epochs 1 --batch-size 4 --size 16 --pictures 6 --product 64"
+    records = gpu.main(small.split())
     printed = capsys.readouterr().out
-    assert json.loads(printed.strip().splitlines()[-1]) == records
+    lines = [line for line in printed.splitlines() if line.startswith("{")]
+    assert [json.loads(line) for line in lines] == records
     for record, phase in zip(records, ("pictures to features", "decoding"), strict=True):
         assert record["counts"]["training"] == 5 * 6 and record["seconds"][phase] > 0
         assert all(share > 0 for share in record["shares"].values())
         assert f"{phase} " in printed and "CIDEr 12.5" in printed
+    assert not (data_home / "features").exists(), "a second run would time what this one has kept"
+    only = gpu.main([*small.split(), "--only", "fine-tuned"])
+    assert [record["name"] for record in only] == ["encoder trained along"]
 
 
 def test_operations_and_bytes_of_a_step_by_hand(tiny_encoder):

@@ -375,3 +375,13 @@ def test_a_model_of_another_width_is_refused_by_the_name_of_the_argument(encoder
     settings = {"epochs": 1, "batch_size": 8, "patience": 9}
     with pytest.raises(ValueError, match=r"with model\.arguments\.hidden_size = 24, and this run"):
         train(wider, dataset, dataset, tmp_path, **settings)
+
+
+def test_features_kept_as_a_tensor_are_no_views(encoder, tmp_path, monkeypatch):
+    """Before torch 2.13 a tensor had ``names``, as ``data.Views`` has."""
+    monkeypatch.setattr(torch.Tensor, "names", (None, None), raising=False)
+    dataset = make_dataset("train", 1)
+    dataset.inputs = torch.tensor(dataset.inputs)
+    model, settings = make_model(encoder, dataset.vocabulary), {"epochs": 1, "batch_size": 8}
+    history = train(model, dataset, dataset, tmp_path, **settings)
+    assert train(model, dataset, dataset, tmp_path, **settings) == history
