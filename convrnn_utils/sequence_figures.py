@@ -118,7 +118,7 @@ def show_accuracies(
         axis.plot(mean, row, "D", color=PALETTE[0], ms=8, mfc="none", mew=2)
         axis.annotate(
             f"{mean:.1f}", (mean, row), xytext=(0, 7), textcoords="offset points", ha="center",
-            fontsize=9,
+            fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 0.5},
         )  # fmt: skip
     axis.axvline(100 * chance, color="black", ls="--", lw=1)
     axis.set(
