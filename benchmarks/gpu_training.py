@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import os
+import sys
 import tempfile
 import time
 from functools import partial
@@ -258,7 +259,10 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--product", type=int, default=8192, help="side of the product timed")
     parser.add_argument("--only", choices=SIDES, help="one of the two trainings")
     options = parser.parse_args(arguments)
-    flickr8k = data.flickr8k()
+    try:
+        flickr8k = data.flickr8k()
+    except (OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
     splits = {name: data.load_split(flickr8k, name) for name in ("train", "val", "test")}
     if options.pictures:
         splits = {name: split.first(options.pictures) for name, split in splits.items()}
