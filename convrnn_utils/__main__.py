@@ -54,7 +54,8 @@ def _add_train(commands) -> None:
     training.add_argument(
         "--encoder",
         default="efficientnet_lite2",
-        help="a CNN of the course (efficientnet_lite2 or _lite0, small_cnn), or of torchvision (resnet50)",
+        help="a CNN of the course (efficientnet_lite2, efficientnet_lite0, small_cnn) or of "
+        "torchvision (resnet50)",
     )
     training.add_argument(
         "--decoder",
