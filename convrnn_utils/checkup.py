@@ -6,6 +6,7 @@ prints it, ready to be copied into an issue (the fence around it keeps its lines
 where no notebook opens.
 """
 
+import argparse
 import os
 import platform
 import re
@@ -343,6 +344,7 @@ def _without_folders(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser("python -m convrnn_utils.checkup", description=__doc__).parse_args()
     sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
     print("If you open an issue, copy all that follows into it:", file=sys.stderr)
     print(report(check_machine()))

@@ -211,6 +211,8 @@ def caption_files(options: argparse.Namespace) -> None:
     photos = [path for given in options.photos for path in _matching(given)]
     if options.attention:
         _require_different_names(photos)
+        if Path(options.attention).is_file():
+            raise ValueError(f"{options.attention} is a file; --attention wants a folder.")
     model, vocabulary, _ = load_model(options.checkpoint)
     model = model.to(device())
     if options.attention and not hasattr(model, "forward_with_attention"):

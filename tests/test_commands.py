@@ -85,6 +85,7 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
             "a model without attention",
         ),
         ("caption a/x.jpg b/x.jpg --attention looks", "several photographs are called x.jpg"),
+        (f"caption photo.jpg --attention {__file__}", "is a file; --attention wants a folder"),
         ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
         ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
