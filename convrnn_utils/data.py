@@ -325,7 +325,7 @@ def _batches_of(size: int, count: int) -> list[range]:
 
 
 def _cores_to_read() -> int:
-    """So many read pictures at a time; more than 16 wait for the disk."""
+    """How many threads read pictures beside each other."""
     return min(os.cpu_count() or 1, 16)
 
 
