@@ -94,22 +94,37 @@ def score_each(
 def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
     """Score people: each reference in turn is the candidate, the picture's others its references.
 
-    The average of as many runs as each picture has references (where their number differs, as
-    the picture with the fewest has). A model is usually scored against one reference more, which
-    on Flickr8k is worth 3 to 4 points of BLEU-1 and nothing in CIDEr: compare BLEU only with equal
-    numbers of references. Keys, scale, warnings and errors are those of `score`; every picture
-    needs two references. With METEOR, 1,000 pictures of five captions take half a minute.
+    A model is usually scored against one reference more, which on Flickr8k is worth 3 to 4 points
+    of BLEU-1 and nothing in CIDEr: compare BLEU only with equal numbers of references, by giving
+    `score_one_fewer` the captions of the model. Everything else is as there.
     """
-    _check(references)
-    words, java_works = _split(references)
-    words = _with_words(words)
+    return score_one_fewer(references, None, meteor)
+
+
+def score_one_fewer(
+    references: dict[object, list[str]],
+    candidates: dict[object, str] | None = None,
+    meteor: bool = True,
+) -> dict[str, float]:
+    """Score candidates, or the reference that is left out, with each reference left out in turn.
+
+    The average of as many runs as each picture has references (where their number differs, as
+    the picture with the fewest has). Keys, scale, warnings and errors are those of `score`; every
+    picture needs two references. With METEOR, 1,000 pictures of five captions take half a minute.
+    """
+    if candidates is None:
+        _check(references)
+        words, java_works = _split(references)
+        words, written = _with_words(words), None
+    else:
+        (words, written), java_works = _split_run(references, candidates)
     count = min(len(captions) for captions in words.values())
     if count < 2:
-        raise ValueError("A human score needs at least two references for every picture.")
+        raise ValueError("To leave one out, every picture needs at least two references.")
     runs = [
         (
             {key: captions[:out] + captions[out + 1 :] for key, captions in words.items()},
-            {key: [captions[out]] for key, captions in words.items()},
+            written or {key: [captions[out]] for key, captions in words.items()},
         )
         for out in range(count)
     ]

@@ -325,6 +325,22 @@ def test_human_score_leaves_each_reference_out_in_turn():
         metrics.human_score({1: ["a dog"]}, meteor=False)
 
 
+def test_candidates_are_scored_with_each_reference_left_out_in_turn():
+    references = {1: ["a dog runs", "a dog"], 2: ["two men sit", "two men", "a third"]}
+    candidates = {2: "two men run", 1: "a dog sits"}
+    fewer = [
+        {1: ["a dog"], 2: ["two men", "a third"]},
+        {1: ["a dog runs"], 2: ["two men sit", "a third"]},
+    ]
+    first, second = (metrics.score(others, candidates, meteor=False) for others in fewer)
+    average = {name: (first[name] + second[name]) / 2 for name in JAVA_FREE}
+    assert metrics.score_one_fewer(references, candidates, meteor=False) == pytest.approx(average)
+    with pytest.raises(ValueError, match="at least two references"):
+        metrics.score_one_fewer({1: ["a dog"]}, {1: "a dog"}, meteor=False)
+    with pytest.raises(ValueError, match="same pictures"):
+        metrics.score_one_fewer(references, {1: "a dog"}, meteor=False)
+
+
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k's captions are not here.")
 def test_human_score_of_flickr8k():
     """As measured with pycocoevalcap itself; METEOR (25.5) where CONVRNN_SLOW_TESTS is set."""
