@@ -20,7 +20,7 @@ export CONVRNN_PROFILE
 .PHONY: lab test test-faults bench browser-test pictures save versions slides book publish clean
 
 .venv/complete: requirements.txt pyproject.toml
-	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit('Python 3.10 to 3.13 is needed: make PYTHON=python3.12')"
+	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 15) or sys.exit('Python 3.10 to 3.14 is needed: make PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

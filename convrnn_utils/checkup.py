@@ -29,7 +29,7 @@ from convrnn_utils.env import data_folder, describe, device, profile, repository
 from convrnn_utils.widgets import Explorer
 
 FINE, MISSING, PROBLEM = "fine", "missing", "problem"
-PYTHON_FROM, PYTHON_BELOW = (3, 10), (3, 14)
+PYTHON_FROM, PYTHON_BELOW = (3, 10), (3, 15)
 INSTALL = "python -m pip install -r requirements.txt"
 
 
@@ -119,7 +119,7 @@ def _python() -> tuple[str, ...]:
     version = platform.python_version()
     if PYTHON_FROM <= sys.version_info < PYTHON_BELOW:
         return FINE, version
-    return PROBLEM, f"{version}, and the course needs 3.10 to 3.13", "make lab PYTHON=python3.12"
+    return PROBLEM, f"{version}, and the course needs 3.10 to 3.14", "make lab PYTHON=python3.12"
 
 
 def _packages() -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def test_this_machine_has_what_the_notebooks_need():
     assert checkup.summary(findings) == "All that the notebooks need is here."
 
 
-@pytest.mark.parametrize("version", [(3, 9, 20), (3, 14, 0)])
+@pytest.mark.parametrize("version", [(3, 9, 20), (3, 15, 0)])
 def test_a_python_too_old_or_too_new_is_a_problem(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
     assert found("Python").state == PROBLEM
