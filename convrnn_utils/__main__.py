@@ -68,7 +68,8 @@ def _add_train(commands) -> None:
         nargs="+",
         choices=data.VIEWS,
         default=["whole"],
-        help="how a picture may be seen in training",
+        help="how a picture may be seen in training; mirrored makes captions false that tell left "
+        "from right",
     )
     training.add_argument(
         "--epochs",

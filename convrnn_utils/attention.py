@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from convrnn_utils.decoders import captions_each
 from convrnn_utils.encoders import ImageEncoder, create_encoder
-from convrnn_utils.env import check_shape
 
 
 class ShowAttendTell(nn.Module):
@@ -16,8 +15,10 @@ class ShowAttendTell(nn.Module):
     and the weighted mean of the places, the context, goes into the LSTM beside the last word.
 
     It keeps to the paper but for this: the features are normalised first; what is averaged are
-    values, a linear layer over the features, and not these themselves; the gate is a vector and
-    not a number; and the output layer shares its weights with the embedding (arXiv:1608.05859).
+    values, a linear layer over the features, and not these themselves; the first state is one
+    layer over their mean; the gate is a vector and not a number; and the output layer reads word,
+    state and context by one matrix, through a tanh, and shares its weights with the embedding
+    (arXiv:1608.05859).
 
     ``images`` may be pictures, (B, 3, S, S) of bytes, or grids of features (B, L, D) that the
     frozen CNN made of them (see ``data.cached_features``). There may be several captions a
@@ -108,7 +109,6 @@ class ShowAttendTell(nn.Module):
         keys, values, *state = self.start(images)
         each = captions_each(keys, captions)
         hidden, cell = (part.repeat_interleave(each, dim=0) for part in state)
-        check_shape(hidden, len(captions), "H")
         embeddings = self.dropout(self.embed(captions))
         states, attention = [], []
         for embedding in embeddings.unbind(dim=1):
@@ -131,7 +131,7 @@ class ShowAttendTell(nn.Module):
         return scores, (keys, values, hidden, cell), weights
 
     def _scores(self, states: Tensor) -> Tensor:
-        """The output layer; it sees the last word, the state and the context (equation 7)."""
+        """The output layer; as in equation 7 it sees the last word, the state and the context."""
         states = self.dropout(torch.tanh(self.combine(self.dropout(states))))
         return functional.linear(states, self.embed.weight, self.bias)
 

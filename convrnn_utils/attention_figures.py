@@ -21,7 +21,7 @@ from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.scene_shapes import place_shares
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.widgets import Explorer, picture_chooser
+from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_buttons
 
 # ---------------------------------------------------------------- captions with their maps
 
@@ -253,12 +253,8 @@ def attention_explorer(
     caption = ipywidgets.Dropdown(description="caption")
     caption.layout.width = "40em"
     word = ipywidgets.IntSlider(value=1, min=1, max=1, description="word")
-    back = ipywidgets.Button(description="previous", tooltip="one word back")
-    further = ipywidgets.Button(description="next", tooltip="one word on")
     row = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="place: row")
     column = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="column")
-    for control in (back, further):
-        control.layout.width = "7em"
     for control in (row, column):
         control.layout.width = "11em"
     result = ipywidgets.HTML()
@@ -270,7 +266,6 @@ def attention_explorer(
         if quiet:
             return
         one = written[caption.index]
-        back.disabled, further.disabled = word.value == 1, word.value == word.max
         result.value = attention_html(shown, one, word.value - 1, row.value - 1, column.value - 1)
 
     def choose_caption(_=None) -> None:
@@ -299,21 +294,14 @@ def attention_explorer(
         quiet = False
         choose_caption()
 
-    def turn(button: ipywidgets.Button) -> None:
-        word.value += 1 if button is further else -1
-
     picture, upload, message = picture_chooser(pictures, read, "picture")
     caption.observe(choose_caption, "index")
     for control in (word, row, column):
         control.observe(show, "value")
-    back.on_click(turn)
-    further.on_click(turn)
     read(read_image(next(iter(pictures.values()))))
-    lines = ([picture, upload], [caption], [word, back, further, row, column])
-    boxes = [ipywidgets.HBox(line) for line in lines]
-    for box in boxes:
-        box.layout.flex_flow = "row wrap"
-    return Explorer("attention, word by word", [*boxes, message, result])
+    turns = turning_buttons(word, "one word back", "one word on")
+    lines = ([picture, upload], [caption], [word, *turns, row, column])
+    return Explorer("attention, word by word", [*map(row_of, lines), message, result])
 
 
 def attention_html(

@@ -17,7 +17,7 @@ from convrnn_utils.data import read_image
 from convrnn_utils.decoding import beam_search, forbid, words_before
 from convrnn_utils.plots import PALETTE, html_image, light_up
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.widgets import Explorer, picture_chooser
+from convrnn_utils.widgets import Explorer, picture_chooser, row_of
 
 
 class Caption(NamedTuple):
@@ -167,8 +167,7 @@ def caption_explorer(
     number.max = len(caption.words)
     show()
     number.layout.width = "30em"
-    controls = ipywidgets.HBox([photograph, upload, width])
-    controls.layout.flex_flow = "row wrap"
+    controls = row_of([photograph, upload, width])
     return Explorer("captions, word by word", [controls, number, message, result])
 
 

@@ -129,10 +129,21 @@ def _fit(name: str, expected: dict[str, Tensor], weights: dict[str, Tensor]) -> 
 
 
 def describe_model(model: ConvRNN | ShowAttendTell) -> dict:
-    """Everything but the weights that makes a model: its arguments, encoder and preprocessing."""
+    """Everything but the weights that makes a model: its arguments, encoder and preprocessing.
+
+    Raises:
+        ValueError: the class of the model is not in ``DECODERS``.
+    """
+    name = next((name for name, kind in DECODERS.items() if type(model) is kind), None)
+    if name is None:
+        kind = type(model).__name__
+        raise ValueError(
+            f"a checkpoint says by name which class its model is, and {kind} has none: give it one "
+            f"first, by checkpoints.DECODERS['my name'] = {kind}."
+        )
     encoder = model.cnn
     return {
-        "decoder": next(name for name, kind in DECODERS.items() if type(model) is kind),
+        "decoder": name,
         "arguments": model.arguments,
         "encoder": {
             "name": encoder.name,

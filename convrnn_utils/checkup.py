@@ -340,7 +340,8 @@ def _course() -> str:
 
 
 def _without_folders(text: str) -> str:
-    return text.replace(str(repository()), "COURSE").replace(str(Path.home()), "~")
+    text, home = text.replace(str(repository()), "COURSE"), str(Path.home())
+    return text if home == "/" else text.replace(home, "~")
 
 
 if __name__ == "__main__":

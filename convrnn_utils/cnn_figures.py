@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from convrnn_utils import plots
-from convrnn_utils.widgets import Explorer
+from convrnn_utils.widgets import Explorer, row_of
 
 KERNELS = {
     "leave as it is": (0, 0, 0, 0, 1, 0, 0, 0, 0),
@@ -325,7 +325,7 @@ def kernel_explorer(pictures: Mapping[str, Image.Image]) -> Explorer:
     choose()
     grid = ipywidgets.GridBox(numbers)
     grid.layout.grid_template_columns = "repeat(3, 15em)"
-    controls = _row([photograph, preset, bias, relu])
+    controls = row_of([photograph, preset, bias, relu])
     return Explorer("kernel explorer", [controls, grid, result])
 
 
@@ -368,7 +368,7 @@ def layer_explorer(
     for control in (photograph, layer, channel):
         control.observe(show, "value")
     show()
-    return Explorer("layer explorer", [_row([photograph, layer, channel]), result])
+    return Explorer("layer explorer", [row_of([photograph, layer, channel]), result])
 
 
 def _slider(name: str, tooltip: str) -> ipywidgets.FloatSlider:
@@ -376,12 +376,6 @@ def _slider(name: str, tooltip: str) -> ipywidgets.FloatSlider:
     slider.layout.width = "14.5em"
     slider.style.description_width = "2.5em"
     return slider
-
-
-def _row(controls: Sequence) -> ipywidgets.HBox:
-    row = ipywidgets.HBox(controls)
-    row.layout.flex_flow = "row wrap"
-    return row
 
 
 def _small(picture: Image.Image, longest: int = 256) -> Image.Image:

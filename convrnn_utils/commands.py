@@ -37,6 +37,8 @@ def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of val and test."""
     if options.self_critical and not options.by_picture:
         raise ValueError("--self-critical needs all captions of a picture at once: --by-picture.")
+    if options.data == "scenes" and "mirrored" in options.views:
+        raise ValueError("mirrored scenes make 'to the left of' false; leave out mirrored.")
     processes.join()
     _say(describe())
     with processes.first_before_others():  # it downloads, and keeps the features
@@ -48,6 +50,11 @@ def train_and_score(options: argparse.Namespace) -> None:
         inputs = _inputs(options, encoder, splits)
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
+    if not vocabulary.own_words:
+        raise ValueError(
+            f"no word of the {len(captions)} captions comes {options.min_count} times or more; "
+            "give a lower --min-count."
+        )
     _say(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
     model = _new_model(options, encoder, vocabulary)
@@ -170,7 +177,8 @@ def _end_line(history: list[dict], epochs: int) -> str:
 def _print_scores(split: data.Split, search: str, scores: dict[str, float]) -> None:
     numbers = [len(captions) for captions in split.captions]
     fewest, most = min(numbers), max(numbers)
-    references = f"{'' if fewest == most else f'{fewest} to '}{most} reference{'s'[: most - 1]}"
+    count = str(most) if fewest == most else f"{fewest} to {most}"
+    references = f"{count} reference{'s' if most > 1 else ''}"
     print(f"{split.name.replace('/', ' ')}, {search}, {references}, scores × 100")
     for name, value in scores.items():
         print(f"{name:8} {value:5.1f}")
@@ -182,7 +190,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model, vocabulary, facts = load_model(options.checkpoint)
     model = model.to(device())
     folder = _folder_of(options.data) if options.data else _trained_on(options.checkpoint, facts)
-    split = data.load_split(folder, options.split)
+    split = data.readable(data.load_split(folder, options.split))
     features = data.cached_features(split, model.cnn, pooled=isinstance(model, DECODERS["rnn"]))
     written = caption_all(model, features, vocabulary, search=search)
     pair = split.references(), candidates(split.ids, written)
@@ -211,7 +219,7 @@ def caption_files(options: argparse.Namespace) -> None:
     photos = [path for given in options.photos for path in _matching(given)]
     if options.attention:
         _require_different_names(photos)
-        if Path(options.attention).is_file():
+        if options.attention.is_file():
             raise ValueError(f"{options.attention} is a file; --attention wants a folder.")
     model, vocabulary, _ = load_model(options.checkpoint)
     model = model.to(device())

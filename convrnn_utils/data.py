@@ -362,8 +362,8 @@ def _fingerprint(split: Split, encoder=None) -> str:
     return digest.hexdigest()[:8]
 
 
-class CaptionDataset(torch.utils.data.Dataset):
-    """Pairs of a picture and one of its captions, given out batch by batch.
+class CaptionDataset:
+    """Pairs of a picture and one of its captions; ``dataset[indices]`` gives a batch of them.
 
     Args:
         split: N pictures with their captions.

@@ -1,6 +1,6 @@
 """The networks that write captions: the document's ``RNNDecoder`` and ``ConvRNN``.
 
-A decoder is anything with three methods; training, generation and plots know no more of it:
+A decoder is anything with three methods; generation and plots know no more of it:
 
 - ``forward(features, captions)`` for training. ``captions`` are T words, ``<start>`` first; of the
   outputs the last T answer them: output t of these holds the scores of the word after word t.
@@ -12,13 +12,16 @@ A decoder is anything with three methods; training, generation and plots know no
 A state is a tuple of tensors with the batch first, so that a search can reorder it by index. Where
 a decoder has a number ``shared``, so many parts at the front of the state belong to a picture, and
 ``step`` takes n captions a picture beside them, one after the other: they are never repeated.
+
+To be kept, as `training.train` does with the best so far, a decoder also has ``cnn``, its encoder,
+and ``arguments``, what its class was called with, and its class has a name in
+``checkpoints.DECODERS``.
 """
 
 import torch
 from torch import Tensor, nn
 
 from convrnn_utils.encoders import CNNEncoder, ImageEncoder
-from convrnn_utils.env import check_shape
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -153,7 +156,6 @@ class ConvRNN(nn.Module):
         """Scores (n · B, T + 1, vocab_size) for images (B, ...) and captions (n · B, T)."""
         features = self.cnn_encoder(images)
         features = features.repeat_interleave(captions_each(features, captions), dim=0)
-        check_shape(features, len(captions), self.rnn_decoder.embed.embedding_dim)
         return self.rnn_decoder(features, captions)
 
     def start(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 
 def forbid(logits: Tensor) -> Tensor:
-    """Scores (..., V) in which ``<pad>``, ``<start>`` and ``<unknown>`` can never be the best."""
+    """The same scores (..., V), changed so that no ``<pad>``, ``<start>`` or ``<unknown>`` wins."""
     for word in (PAD, START, UNKNOWN):  # a list as an index would be copied to a GPU each time
         logits[..., word] = -torch.inf
     return logits

@@ -1,4 +1,4 @@
-"""Figures and explorers of 05 and 07: losses by word, a beam as a tree, samples, intervals."""
+"""Figures and explorers of 05, 06 and 07: losses by word, a beam as a tree, samples, intervals."""
 
 import html
 import math
@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from convrnn_utils.plots import PALETTE, html_image
-from convrnn_utils.widgets import Explorer, picture_html
+from convrnn_utils.widgets import Explorer, picture_html, row_of, turning_buttons
 
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 BESIDE = "flex:none;align-self:flex-start"  # a picture beside text that keeps its shape
@@ -306,13 +306,10 @@ def beam_explorer(
     picture = ipywidgets.Dropdown(options=list(names), description="picture")
     width = ipywidgets.IntSlider(value=3, min=1, max=4, description="width")
     slider = ipywidgets.IntSlider(value=1, min=1, max=1, description="step")
-    back = ipywidgets.Button(description="previous", tooltip="one step back")
-    further = ipywidgets.Button(description="next", tooltip="one step on")
     result = ipywidgets.HTML()
     steps: list[Sequence[Candidate]] = []
 
     def show(_=None) -> None:
-        back.disabled, further.disabled = slider.value == 1, slider.value == slider.max
         candidates = steps[slider.value - 1]
         kept = [
             _beginning(steps, slider.value, place) for place, c in enumerate(candidates) if c.kept
@@ -329,16 +326,11 @@ def beam_explorer(
         slider.observe(show, "value")
         show()
 
-    def turn(button: ipywidgets.Button) -> None:
-        slider.value += 1 if button is further else -1
-
     picture.observe(begin, "value")
     width.observe(begin, "value")
-    back.on_click(turn)
-    further.on_click(turn)
     begin()
-    controls = ipywidgets.HBox([picture, width, slider, back, further])
-    controls.layout.flex_flow = "row wrap"
+    turns = turning_buttons(slider, "one step back", "one step on")
+    controls = row_of([picture, width, slider, *turns])
     return Explorer("beam search, step by step", [controls, result])
 
 

@@ -217,7 +217,8 @@ def create_encoder(name: str, weights="DEFAULT", frozen: bool = True) -> ImageEn
             network.load_state_dict(load_file(SMALL_CNN_WEIGHTS))
         return ImageEncoder(name, network, 96, 384, IMAGENET_MEAN, IMAGENET_DEVIATION, frozen)
     if name in EFFICIENTNETS:
-        network = _EfficientNetFeatures(efficientnet(name, weights))
+        network = efficientnet(name, weights)
+        network.reset_classifier(0, "")  # up to the feature map that the classifier pools
         size = EFFICIENTNETS[name][1]
         return ImageEncoder(name, network, size, 1280, (127.0,) * 3, (128.0,) * 3, frozen)
     return _torchvision_encoder(name, weights, frozen)
@@ -237,18 +238,6 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
         names = network.state_dict()
         network.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
     return network
-
-
-class _EfficientNetFeatures(nn.Module):
-    """A timm network up to the feature map that its classifier pools."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        network.reset_classifier(0)
-        self.network = network
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.network.forward_features(pictures)
 
 
 def _torchvision_encoder(name: str, weights, frozen: bool) -> ImageEncoder:

@@ -105,7 +105,7 @@ def repository() -> Path:
 
 def data_folder() -> Path:
     """Where data sets lie and downloads land: ``CONVRNN_DATA``, or ``data/`` in the course."""
-    return Path(os.environ.get("CONVRNN_DATA") or repository() / "data")
+    return Path(os.environ.get("CONVRNN_DATA") or repository() / "data").expanduser()
 
 
 def describe() -> str:

@@ -15,6 +15,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    for option in (trim_threshold, mmap_threshold):
-        mallopt(option, 2**31 - 1)
+    if not mallopt(mmap_threshold, 2**31 - 1):  # older versions take 32 MB at most
+        mallopt(mmap_threshold, 2**25)
+    mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**26)

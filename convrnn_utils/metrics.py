@@ -61,11 +61,11 @@ def score(
     Raises ValueError where the pictures of both differ, there is none, or one has no reference.
     """
     run, java_works = _split_run(references, candidates)
-    result = _score_runs([run], meteor and java_works)[0]
+    result = _corpus(_measure([run], meteor and java_works)[0])
     if not brevity_penalty:
         penalty = _brevity_penalty(run)
         for length in range(1, 5):
-            result[f"BLEU-{length}"] /= penalty or 1  # of captions without a word it is 0
+            result[f"BLEU-{length}"] /= penalty or 1  # exp gives 0 where nearly all are empty
     return result
 
 
@@ -80,15 +80,8 @@ def score_each(
     BLEU-4 is next to 0. For CIDEr, every entry of ``references`` counts as one picture.
     """
     run, java_works = _split_run(references, candidates)
-    each = {f"BLEU-{length}": values for length, values in enumerate(_bleu(run)[1], start=1)}
-    if meteor and java_works:
-        try:
-            each["METEOR"] = _meteor_each(run)
-        except _JavaFailed as failure:
-            _warn(failure, "METEOR is left out")
-    each["ROUGE-L"] = Rouge().compute_score(*run)[1]
-    each["CIDEr"] = Cider().compute_score(*run)[1]
-    return {name: [100 * float(value) for value in values] for name, values in each.items()}
+    measured = _measure([run], meteor and java_works)[0]
+    return {name: [100 * float(value) for value in each] for name, (_, each) in measured.items()}
 
 
 def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
@@ -128,7 +121,7 @@ def score_one_fewer(
         )
         for out in range(count)
     ]
-    results = _score_runs(runs, meteor and java_works)
+    results = [_corpus(measured) for measured in _measure(runs, meteor and java_works)]
     return {name: sum(result[name] for result in results) / count for name in results[0]}
 
 
@@ -174,29 +167,30 @@ def _with_words(references: _Captions) -> _Captions:
     return kept
 
 
-def _score_runs(runs: list[_Run], meteor: bool) -> list[dict[str, float]]:
-    """Every metric, times 100, of each run."""
+def _measure(runs: list[_Run], meteor: bool) -> list[dict[str, tuple[float, list[float]]]]:
+    """Every metric of each run: of all captions together, and of each."""
     meteor_scores = None
     if meteor:
         try:
-            meteor_scores = _meteor(runs)
+            meteor_scores = _ask_meteor(runs)
         except _JavaFailed as failure:
             _warn(failure, "METEOR is left out")
     results = []
     for number, run in enumerate(runs):
-        bleu, _ = _bleu(run)
-        result = {f"BLEU-{length}": value for length, value in enumerate(bleu, start=1)}
+        bleu = zip(*Bleu(4).compute_score(*run, verbose=0), strict=True)
+        result = {f"BLEU-{length}": both for length, both in enumerate(bleu, start=1)}
         if meteor_scores is not None:
-            result["METEOR"] = meteor_scores[number]
-        result["ROUGE-L"], _ = Rouge().compute_score(*run)
-        result["CIDEr"], _ = Cider().compute_score(*run)
-        results.append({name: 100 * float(value) for name, value in result.items()})
+            *each, together = meteor_scores[number]
+            result["METEOR"] = together, each
+        result["ROUGE-L"] = Rouge().compute_score(*run)
+        result["CIDEr"] = Cider().compute_score(*run)
+        results.append(result)
     return results
 
 
-def _bleu(run: _Run) -> tuple[list[float], list[list[float]]]:
-    """BLEU-1 to BLEU-4 of all captions together, and of each."""
-    return Bleu(4).compute_score(*run, verbose=0)
+def _corpus(measured: dict[str, tuple[float, list[float]]]) -> dict[str, float]:
+    """What ``_measure`` gives for all captions together, times 100."""
+    return {name: 100 * float(value) for name, (value, _) in measured.items()}
 
 
 def _brevity_penalty(run: _Run) -> float:
@@ -266,20 +260,6 @@ def _penn_treebank(texts: list[str]) -> list[str]:
 # METEOR
 
 
-def _meteor(runs: list[_Run]) -> list[float]:
-    """METEOR 1.5 (0 to 1) of each run, all its captions together."""
-    return [scores[-1] for scores in _ask_meteor(runs)]
-
-
-def _meteor_each(run: _Run) -> list[float]:
-    """METEOR 1.5 (0 to 1) of each caption; what comes more than once is asked for once."""
-    references, candidates = run
-    different = {(candidates[key][0], *references[key]): key for key in references}
-    scores = _ask_meteor([tuple({key: part[key] for key in different.values()} for part in run)])[0]
-    score_of = dict(zip(different, scores, strict=False))  # the last score is that of them all
-    return [score_of[(candidates[key][0], *references[key])] for key in references]
-
-
 def _ask_meteor(runs: list[_Run]) -> list[list[float]]:
     """METEOR 1.5 (0 to 1) by one Java process, as pycocoevalcap asks for it.
 
@@ -287,12 +267,14 @@ def _ask_meteor(runs: list[_Run]) -> list[list[float]]:
     for each of them, and then one for all together. Both, in this order, are given for each run.
     """
     jar = Path(meteor_module.__file__).with_name(meteor_module.METEOR_JAR)
-    scores = []
+    scores, known = [], {}  # what comes more than once is asked for once
     with _java("-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm") as process:
         for references, candidates in runs:
-            statistics = [
-                _ask(process, ["SCORE", *references[key], candidates[key][0]]) for key in references
-            ]
+            captions = [(*references[key], candidates[key][0]) for key in references]
+            for caption in captions:
+                if caption not in known:
+                    known[caption] = _ask(process, ["SCORE", *caption])
+            statistics = [known[caption] for caption in captions]
             first = _ask(process, ["EVAL", *statistics])
             scores.append([first, *(_answer(process) for _ in statistics)])
     try:

@@ -264,7 +264,9 @@ def split_at_words(caption: str, words: str) -> list[str]:
     if not parts:
         return [caption]
     before = "" if parts[0][0] == "'" or parts[0] == "n't" else r"(?<![\w-])"
-    pattern = before + r"\W*".join(re.escape(part) for part in parts) + r"(?![\w-])"
+    written = [re.escape(part).replace("'", "['’]") for part in parts]
+    after = r"(?:(?![\w-])|(?=n['’]t))"  # the "is" of "isn't" is a word
+    pattern = before + r"\W*".join(written) + after
     return re.split(f"({pattern})", caption, flags=re.IGNORECASE)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convrnn_utils.plots import PALETTE, html_image
-from convrnn_utils.widgets import Explorer
+from convrnn_utils.widgets import Explorer, row_of, turning_buttons
 
 LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]
 
@@ -198,13 +198,10 @@ def cell_explorer(
     for h in inputs:
         states.append(step(h, states[-1]))
     slider = ipywidgets.IntSlider(value=1, min=1, max=len(inputs), description="step t")
-    back = ipywidgets.Button(description="previous", tooltip="one step back")
-    further = ipywidgets.Button(description="next", tooltip="one step on")
     result = ipywidgets.HTML()
 
     def show(_=None) -> None:
         t = slider.value
-        back.disabled, further.disabled = t == 1, t == slider.max
         h, before, after = inputs[t - 1], states[t - 1], states[t]
         rows = [
             ("what was", f"s({t - 1})", before),
@@ -218,16 +215,10 @@ def cell_explorer(
         said = f"Step {t} of {slider.max}: the state is now {_numbers(after)}."
         result.value = f'<p role="status">{html.escape(said)}</p>' + _table(rows)
 
-    def turn(button: ipywidgets.Button) -> None:
-        slider.value += 1 if button is further else -1
-
     slider.observe(show, "value")
-    back.on_click(turn)
-    further.on_click(turn)
     show()
-    controls = ipywidgets.HBox([slider, back, further])
-    controls.layout.flex_flow = "row wrap"
-    return Explorer("step through the cell", [controls, result])
+    turns = turning_buttons(slider, "one step back", "one step on")
+    return Explorer("step through the cell", [row_of([slider, *turns]), result])
 
 
 def _numbers(vector: Tensor) -> str:

@@ -66,7 +66,10 @@ def _ngrams(words: Sequence[int]) -> Counter:
 
 
 def _similarity(candidate: _Vector, reference: _Vector) -> float:
-    """The mean over n of the cosines of the weights, those of the candidate cut to the other's."""
+    """The mean over n of the cosines of the weights, those of the candidate cut to the other's.
+
+    CIDEr-D takes it times a Gaussian of the difference in length, with a deviation of 6 words.
+    """
     weights, norms, length = candidate
     other_weights, other_norms, other_length = reference
     products = [0.0] * 4

@@ -13,7 +13,7 @@ import numpy
 from matplotlib.figure import Figure
 
 from convrnn_utils.plots import PALETTE, html_image
-from convrnn_utils.widgets import Explorer
+from convrnn_utils.widgets import Explorer, row_of
 
 
 def show_layers(picture, maps: Sequence, pooled: Sequence) -> Figure:
@@ -252,6 +252,4 @@ def step_explorer(steps: Steps) -> Explorer:
     number.observe(show, "value")
     step.observe(show, "value")
     show()
-    controls = ipywidgets.HBox([number, step])
-    controls.layout.flex_flow = "row wrap"
-    return Explorer("step explorer", [controls, result])
+    return Explorer("step explorer", [row_of([number, step]), result])

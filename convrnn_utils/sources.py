@@ -29,7 +29,9 @@ FLICKR8K_JUDGEMENTS = ("ExpertAnnotations.txt", "CrowdFlowerAnnotations.txt")
 
 
 def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
-    """The drawn scenes, ``data/scenes-TRAIN``: drawn at the first call, found at the next.
+    """The drawn scenes, such as ``data/scenes-6000``: drawn at the first call, found at the next.
+
+    With another ``test`` or ``seed`` than these the name of the folder has all three numbers.
 
     Args:
         train: pictures to train on.

@@ -119,8 +119,7 @@ def train(
     and of the validation split, and the first one saves.
 
     Args:
-        model: has ``forward``, ``start`` and ``step`` (see ``decoders``); at the end it has the
-            best weights.
+        model: what ``decoders`` says of one that is kept; at the end it has the best weights.
         training, validation: pairs of pictures and captions with the same vocabulary.
         folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to go on from) and
             ``run-before.safetensors`` (the save before that, should that be damaged).
@@ -129,7 +128,7 @@ def train(
             processes together.
         learning_rate: of the first step.
         weight_decay: of AdamW, arXiv:1711.05101.
-        label_smoothing: see ``caption_loss``.
+        label_smoothing: see ``caption_loss``; for the loss that is taken without ``loss``.
         clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
         averaging: where it is above zero, the weights that are scored and saved are a running
             mean over the steps, of which each step keeps this share, such as 0.999

@@ -2,7 +2,7 @@
 
 import html
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets
@@ -21,6 +21,32 @@ class Explorer(ipywidgets.VBox):
 
     def __repr__(self) -> str:
         return f"[{self._name}: run this cell to use it]"
+
+
+def row_of(controls: Sequence[ipywidgets.Widget]) -> ipywidgets.HBox:
+    """Controls side by side, on further lines where the page is narrow."""
+    row = ipywidgets.HBox(controls)
+    row.layout.flex_flow = "row wrap"
+    return row
+
+
+def turning_buttons(number, back_tip: str, further_tip: str) -> list[ipywidgets.Button]:
+    """Two buttons that move ``number``, an ``IntSlider`` or the like, one back and one on."""
+    back = ipywidgets.Button(description="previous", tooltip=back_tip)
+    further = ipywidgets.Button(description="next", tooltip=further_tip)
+
+    def turn(button: ipywidgets.Button) -> None:
+        number.value += 1 if button is further else -1
+
+    def at_the_ends(_=None) -> None:
+        back.disabled, further.disabled = number.value == number.min, number.value == number.max
+
+    for button in (back, further):
+        button.layout.width = "7em"
+        button.on_click(turn)
+    number.observe(at_the_ends, ["value", "max"])
+    at_the_ends()
+    return [back, further]
 
 
 def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
@@ -44,15 +70,11 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
     )
     page = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page")
     page.layout.width = "11em"
-    back = ipywidgets.Button(description="previous", tooltip="the pictures before these")
-    further = ipywidgets.Button(description="next", tooltip="further pictures with the word")
-    back.layout.width = further.layout.width = "7em"
     result = ipywidgets.HTML()
     found: dict[int, list[str]] = {}
 
     def show(_=None) -> None:
         start = count * (page.value - 1)
-        back.disabled, further.disabled = page.value == 1, page.value == page.max
         cards = [
             _card(split.paths[row], split.captions[row], word.value)
             for row in list(found)[start : start + count]
@@ -76,16 +98,10 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
         page.observe(show, "value")
         show()
 
-    def turn(button: ipywidgets.Button) -> None:
-        page.value += 1 if button is further else -1
-
     word.observe(look_up, "value")
-    back.on_click(turn)
-    further.on_click(turn)
     look_up()
-    controls = ipywidgets.HBox([word, back, further, page])
-    controls.layout.flex_flow = "row wrap"
-    return Explorer("caption browser", [controls, result])
+    turns = turning_buttons(page, "the pictures before these", "further pictures with the word")
+    return Explorer("caption browser", [row_of([word, *turns, page]), result])
 
 
 def _card(path: Path, captions: list[str], words: str) -> str:

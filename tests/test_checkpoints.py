@@ -34,6 +34,20 @@ def sound(tmp_path_factory):
     return path
 
 
+def test_a_class_without_a_name_for_checkpoints_is_told_how_to_get_one(tmp_path, monkeypatch):
+    class Mine(ConvRNN):
+        pass
+
+    path = tmp_path / "mine.safetensors"
+    model = Mine(6, 8, len(WORDS) + 4, cnn=create_encoder("small_cnn")).eval()
+    with pytest.raises(ValueError, match=r"DECODERS\['my name'\] = Mine"):
+        save_model(path, model, Vocabulary(WORDS))
+    assert not path.exists()
+    monkeypatch.setitem(checkpoints.DECODERS, "my name", Mine)
+    save_model(path, model, Vocabulary(WORDS))
+    assert type(load_model(path)[0]) is Mine
+
+
 def rewritten(sound, path, change=lambda content: None, weights=None, **metadata):
     """``sound`` with its description changed in place, or other weights or metadata."""
     tensors, content = read_file(sound)

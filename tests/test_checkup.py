@@ -77,6 +77,11 @@ def test_the_gpu_profile_needs_a_gpu(monkeypatch):
     assert states == {"smoke": MISSING, "laptop": FINE, "gpu": PROBLEM}
 
 
+def test_a_home_that_is_the_root_leaves_addresses_as_they_are(monkeypatch):
+    monkeypatch.setattr(checkup.Path, "home", lambda: Path("/"))
+    assert checkup._without_folders("https://pytorch.org/get") == "https://pytorch.org/get"
+
+
 def test_a_full_disk_is_a_problem(monkeypatch, data_home):
     usage = namedtuple("usage", "total used free")
     states = {}

@@ -89,6 +89,11 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
         ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
+        ("train --data scenes --views whole mirrored", "mirrored scenes make"),
+        (
+            "train --data scenes --encoder small_cnn --min-count 1000",
+            "no word of the 150 captions comes 1000 times or more; give a lower --min-count",
+        ),
     ],
 )
 def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments, sentence):
@@ -96,6 +101,14 @@ def test_what_a_user_gets_wrong_is_said_in_one_sentence(small_scenes, arguments,
         main(arguments.split())
     assert str(stop.value).startswith("Error: ") and sentence in str(stop.value)
     assert "\n" not in str(stop.value)
+
+
+def test_evaluation_leaves_out_a_picture_that_cannot_be_read(small_scenes, capsys):
+    path = data.load_split(small_scenes, "test").paths[0]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=r"1 of the 10 pictures .* left out"):
+        main(["evaluate", str(DOCUMENT_CAPTIONER), "--data", "scenes"])
+    assert "scenes-30-10-0 test-readable, greedy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import random
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -105,6 +107,8 @@ def test_the_data_folder_is_the_repositorys_unless_the_variable_names_another(
     assert env.data_folder() == env.repository() / "data"
     monkeypatch.setenv("CONVRNN_DATA", str(tmp_path))
     assert env.data_folder() == tmp_path
+    monkeypatch.setenv("CONVRNN_DATA", "~/captions")
+    assert env.data_folder() == Path.home() / "captions"
 
 
 def test_the_repository_holds_the_package():
@@ -119,6 +123,20 @@ def test_where_the_c_library_is_another_one_nothing_happens(monkeypatch, error):
 
     monkeypatch.setattr(memory.ctypes, "CDLL", missing)
     memory.keep_freed_memory()
+
+
+def test_an_older_c_library_that_refuses_2_gb_is_asked_for_32_mb(monkeypatch):
+    settings = {}
+
+    def mallopt(option, value):
+        if option == -3 and value > 2**25:
+            return 0
+        settings[option] = value
+        return 1
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    memory.keep_freed_memory()
+    assert settings == {-1: 2**31 - 1, -2: 2**26, -3: 2**25}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the settings are glibc's")

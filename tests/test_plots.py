@@ -45,6 +45,8 @@ def test_word_search_finds_whole_words_and_words_in_a_row(small_split):
         ("the dog's bone isn't", "n't", ["the dog's bone is", "n't", ""]),
         ("c++ (a.b)", "?", ["c++ (a.b)"]),
         ("nothing", "dog", ["nothing"]),
+        ("it isn't a man’s hat", "is", ["it ", "is", "n't a man’s hat"]),
+        ("it isn't a man’s hat", "'s", ["it isn't a man", "’s", " hat"]),
     ],
 )
 def test_split_at_words(caption, words, pieces):
