@@ -304,17 +304,15 @@ def attention_explorer(
     return Explorer("attention, word by word", [*map(row_of, lines), message, result])
 
 
-def attention_html(
-    picture: Image.Image, written: Written, word: int, row: int, column: int, size: int = 300
-) -> str:
+def attention_html(picture: Image.Image, written: Written, word: int, row: int, column: int) -> str:
     """One word of a caption as HTML: the picture under its grid, and one place over all words.
 
     Args:
         picture: any size; it is drawn as a square, as the captioner saw it.
         written: the caption and its maps.
         word, row, column: the word and the place that are chosen, counted from 0.
-        size: of the picture on the page in pixels.
     """
+    size = 300  # of the picture on the page, in pixels
     side = math.isqrt(written.attention.shape[1])
     weights = written.attention[word].reshape(side, side)
     of_place = written.attention[:, side * row + column]

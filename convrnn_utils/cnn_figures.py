@@ -72,17 +72,16 @@ def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
     return figure
 
 
-def show_filters(filters: Tensor, titles: Sequence[str], columns: int = 8) -> Figure:
+def show_filters(filters: Tensor, titles: Sequence[str]) -> Figure:
     """Filters that read three colours, as small pictures: grey is zero, each at its own scale.
 
     Args:
         filters: (N, 3, k, k).
         titles: one text a filter.
-        columns: filters in a row.
     """
     scaled = filters / filters.abs().amax(dim=(1, 2, 3), keepdim=True)
     pixels = (255 * (0.5 + 0.5 * scaled)).byte().permute(0, 2, 3, 1).numpy()
-    return plots.show_pictures(list(pixels), titles, columns, size=1.15)
+    return plots.show_pictures(list(pixels), titles, 8, size=1.15)
 
 
 def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.7) -> Figure:
@@ -378,9 +377,9 @@ def _slider(name: str, tooltip: str) -> ipywidgets.FloatSlider:
     return slider
 
 
-def _small(picture: Image.Image, longest: int = 256) -> Image.Image:
+def _small(picture: Image.Image) -> Image.Image:
     copy = picture.copy()
-    copy.thumbnail((longest, longest))
+    copy.thumbnail((256, 256))
     return copy
 
 

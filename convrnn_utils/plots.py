@@ -270,14 +270,14 @@ def split_at_words(caption: str, words: str) -> list[str]:
     return re.split(f"({pattern})", caption, flags=re.IGNORECASE)
 
 
-def show_captions(split, rows: Sequence[int], size: float = 2.8) -> Figure:
+def show_captions(split, rows: Sequence[int]) -> Figure:
     """Pictures of a split side by side, under each all its captions.
 
     Args:
         split: what ``data.load_split`` returns.
         rows: which pictures.
-        size: width of a picture in inches.
     """
+    size = 2.8  # inches
     width = round(12.5 * size)  # letters in a line
     texts = [
         "\n".join(
@@ -290,14 +290,13 @@ def show_captions(split, rows: Sequence[int], size: float = 2.8) -> Figure:
     return show_pictures(pictures, texts, len(rows), 1000, size, align="left")
 
 
-def show_word(search: WordSearch, words: str, count: int = 4, columns: int = 4) -> Figure:
+def show_word(search: WordSearch, words: str, count: int = 4) -> Figure:
     """Pictures out of all whose captions have the words, with one such caption, the words bold.
 
     Args:
         search: of the split to look in.
         words: one word, or several in a row.
         count: pictures shown, at even distances among all that were found.
-        columns: pictures in a row.
 
     Raises:
         ValueError: no caption has the words.
@@ -308,7 +307,7 @@ def show_word(search: WordSearch, words: str, count: int = 4, columns: int = 4) 
     rows = list(found)[:: max(1, len(found) // count)][:count]
     texts = [_in_bold(found[row][0], words, width=30) for row in rows]
     pictures = [read_image(search.split.paths[row]) for row in rows]
-    figure = show_pictures(pictures, texts, columns, width=1000)
+    figure = show_pictures(pictures, texts, 4, width=1000)
     for axis in figure.axes:
         axis.title.set_parse_math(True)  # for the bold letters
     return figure

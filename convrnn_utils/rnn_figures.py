@@ -73,16 +73,14 @@ def show_curves(
     x_label: str,
     y_label: str,
     first: int = 1,
-    logarithmic: bool = True,
 ) -> Figure:
     """Curves against the step, panels side by side, one colour, marker and line style a curve.
 
     Args:
-        panels: by the title of a panel, by the name of a curve, its values. Zero is left out
-            where the axis is logarithmic.
+        panels: by the title of a panel, by the name of a curve, its values. The vertical axis is
+            logarithmic, so zero is left out.
         x_label, y_label: what the axes show.
         first: the step that belongs to the first value.
-        logarithmic: whether the vertical axis is.
     """
     figure, axes = plt.subplots(
         1,
@@ -96,13 +94,12 @@ def show_curves(
             values = numpy.asarray(values, dtype=float)
             marker, line = LINES[number % len(LINES)]
             steps = numpy.arange(first, first + len(values))
-            shown = numpy.where(values > 0, values, numpy.nan) if logarithmic else values
+            shown = numpy.where(values > 0, values, numpy.nan)
             axis.plot(
                 steps, shown, line, marker=marker, markevery=max(1, len(values) // 6), label=name,
                 color=PALETTE[number],
             )  # fmt: skip
-        if logarithmic:
-            axis.set_yscale("log")
+        axis.set_yscale("log")
         axis.set(title=title, xlabel=x_label)
         axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # off the curves
     axes[0, 0].set_ylabel(y_label)

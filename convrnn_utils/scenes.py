@@ -87,7 +87,7 @@ def write(
     test: int = 500,
     held_out: int = 500,
     seed: int = 0,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> None:
     """Write the data set as COCO files: 5 captions, boxes and masks for every picture.
 
@@ -97,13 +97,12 @@ def write(
         folder: made here; it is complete or absent.
         train, val, test, held_out: numbers of pictures.
         seed: of everything.
-        progress: called as ``progress(done, total)`` after every picture.
+        progress: called after every picture.
 
     Raises:
         FileExistsError: the folder is there already.
     """
     counts = (train, val, test, held_out)
-    done = 0
     random = RandomState()  # seeded anew for every picture
     with _new_folder(folder) as path:
         for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
@@ -117,9 +116,8 @@ def write(
                 images.append(image)
                 annotations += _caption_records(captions(scene, random), image["id"])
                 instances += _instance_records(scene, image["id"])
-                done += 1
                 if progress:
-                    progress(done, sum(counts))
+                    progress()
             record = {"info": INFO, "licenses": [], "images": images}
             _write_json(path / f"captions_{split}.json", record | {"annotations": annotations})
             record |= {"annotations": instances, "categories": CATEGORIES}
@@ -133,7 +131,7 @@ def write_clips(
     test: int = 100,
     seed: int = 0,
     frames: int = 12,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> None:
     """Write clips as COCO captions files: an "image" is a clip, with its frames and its action.
 
@@ -145,14 +143,13 @@ def write_clips(
         train, val, test: numbers of clips.
         seed: of everything.
         frames: in each clip, 8 to 16.
-        progress: called as ``progress(done, total)`` after every clip.
+        progress: called after every clip.
 
     Raises:
         FileExistsError: the folder is there already.
         ValueError: ``frames`` is out of its range.
     """
     counts = (train, val, test)
-    done = 0
     random = RandomState()  # seeded anew for every clip
     with _new_folder(folder) as path:
         for number, (split, count) in enumerate(zip(SPLITS, counts, strict=False)):
@@ -167,9 +164,8 @@ def write_clips(
                 image |= {"frames": names, "action": clip.action, "clip": clip.to_json()}
                 images.append(image)
                 annotations += _caption_records(clip_captions(clip, random), image["id"])
-                done += 1
                 if progress:
-                    progress(done, sum(counts))
+                    progress()
             record = {"info": INFO, "licenses": [], "images": images, "annotations": annotations}
             _write_json(path / f"captions_{split}.json", record)
 

@@ -46,9 +46,7 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
     with alone(folder):
         if not folder.exists():
             with tqdm(total=train + 3 * test, desc="drawing scenes", leave=False) as bar:
-                scene_generator.write(
-                    folder, train, test, test, test, seed, progress=lambda done, total: bar.update()
-                )
+                scene_generator.write(folder, train, test, test, test, seed, progress=bar.update)
     return folder
 
 

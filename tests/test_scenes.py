@@ -159,7 +159,7 @@ def test_a_picture_depends_only_on_seed_split_and_number(tmp_path, written):
 
 
 def test_nothing_half_written_remains(tmp_path):
-    def stop(done, total):
+    def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
