@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from convrnn_utils.captioning import place_of_most
 from convrnn_utils.data import read_image
 from convrnn_utils.decoding import attention_of, beams_at_end
 from convrnn_utils.plots import PALETTE, html_image, light_up
@@ -316,10 +317,10 @@ def attention_html(picture: Image.Image, written: Written, word: int, row: int, 
     side = math.isqrt(written.attention.shape[1])
     weights = written.attention[word].reshape(side, side)
     of_place = written.attention[:, side * row + column]
-    best = divmod(int(weights.argmax()), side)
+    best_row, best_column = place_of_most(written.attention[word])
     said = (
         f"Word {word + 1} of {len(written.words)}: “{written.words[word]}”. The largest weight, "
-        f"{weights.max():.2f}, is at row {best[0] + 1}, column {best[1] + 1}. The place at row "
+        f"{weights.max():.2f}, is at row {best_row}, column {best_column}. The place at row "
         f"{row + 1}, column {column + 1} has {weights[row, column]:.2f}; its largest weight is "
         f"{of_place.max():.2f}, for “{written.words[int(of_place.argmax())]}”."
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from convrnn_utils.data import read_image
 from convrnn_utils.decoding import beam_search, forbid, words_before
-from convrnn_utils.plots import PALETTE, html_image, light_up
+from convrnn_utils.plots import PALETTE, draw_grid, html_image, light_up
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.widgets import Explorer, picture_chooser, row_of
 
@@ -101,9 +101,7 @@ def show_step(picture: Image.Image, caption: Caption, number: int) -> Figure:
         axis.imshow(shown)
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
-    for line in numpy.linspace(0, lit.width, side + 1)[1:-1] - 0.5:
-        axes[0].axhline(line, color="white", lw=0.8)
-        axes[0].axvline(line, color="white", lw=0.8)
+    draw_grid(axes[0], lit.width, side)
     before = " ".join(caption.words[max(0, number - 4) : number - 1])
     before = f"“{'… ' if number > 4 else ''}{before}”" if before else "the start"
     axes[0].set_title(f"1  The CNN makes features\nof {side} × {side} places")

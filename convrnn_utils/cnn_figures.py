@@ -233,9 +233,7 @@ def _beside_picture(picture, grid: int, count: int) -> tuple[Figure, numpy.ndarr
     for axis in axes:
         _leave_bare(axis)
     axes[0].imshow(pixels)
-    for line in numpy.linspace(0, len(pixels), grid + 1)[1:-1] - 0.5:
-        axes[0].axvline(line, color="white", lw=0.8)
-        axes[0].axhline(line, color="white", lw=0.8)
+    plots.draw_grid(axes[0], len(pixels), grid)
     axes[0].set_title(f"the picture, {grid} × {grid} places", fontsize=10)
     return figure, axes[1:]
 

@@ -129,6 +129,13 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
     return Image.fromarray((pixels * light[..., None]).astype(numpy.uint8))
 
 
+def draw_grid(axis, side: int, cells: int) -> None:
+    """White lines over a square picture of ``side`` pixels that cut it into cells × cells places."""
+    for line in numpy.linspace(0, side, cells + 1)[1:-1] - 0.5:  # pixel 0 is around 0
+        axis.axhline(line, color="white", lw=0.8)
+        axis.axvline(line, color="white", lw=0.8)
+
+
 def learning_curves(history: Sequence[dict]) -> Figure:
     """Loss and CIDEr against the epoch.
 
@@ -178,9 +185,6 @@ def live_curves() -> Callable[[Sequence[dict]], None]:
     return draw
 
 
-# ---------------------------------------------------------------- caption data (notebook 04)
-
-
 def show_as_jpeg(figure: Figure) -> None:
     """Show a figure made of pictures, and close it: as JPEG it takes a third of the room of PNG."""
     file = io.BytesIO()
@@ -222,6 +226,9 @@ def html_image(shown: Figure | Image.Image, text: str, kind: str = "png", style:
         shown.save(file, kind, quality=88)
     address = f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode("ascii")
     return f'<img src="{address}" alt="{html.escape(text, quote=True)}" style="{style}">'
+
+
+# ---------------------------------------------------------------- caption data (notebook 04)
 
 
 class WordSearch:
