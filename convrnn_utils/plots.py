@@ -130,7 +130,7 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
 
 
 def draw_grid(axis, side: int, cells: int) -> None:
-    """White lines over a square picture of ``side`` pixels that cut it into cells × cells places."""
+    """White lines that cut a square picture of ``side`` pixels into cells × cells places."""
     for line in numpy.linspace(0, side, cells + 1)[1:-1] - 0.5:  # pixel 0 is around 0
         axis.axhline(line, color="white", lw=0.8)
         axis.axvline(line, color="white", lw=0.8)
