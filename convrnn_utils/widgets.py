@@ -23,7 +23,7 @@ class Explorer(ipywidgets.VBox):
         return f"[{self._name}: run this cell to use it]"
 
 
-def row_of(controls: Sequence[ipywidgets.Widget]) -> ipywidgets.HBox:
+def row_of(controls: Sequence) -> ipywidgets.HBox:
     """Controls side by side, on further lines where the page is narrow."""
     row = ipywidgets.HBox(controls)
     row.layout.flex_flow = "row wrap"
