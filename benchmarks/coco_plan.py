@@ -8,8 +8,9 @@ data/README.md): read every JPEG once, run the CNN once, train the decoder. What
 the operations of the CNN and of a training step, and the bytes that the step moves, as in
 gpu_training.py. What is measured here: how many photographs one core of this machine decodes and
 resizes in a second. What is published: how fast the machines are at best. Left out are the
-download and the disk, which depend on where one is, and the start of each operation on the GPU,
-which a small step waits for: training in less than a minute is out of reach for it.
+download and the disk, which depend on where one is, what GPUs tell each other, and the start of
+each operation on a GPU, which a small step waits for: training in less than a minute is out of
+reach for it.
 
 Sources: NVIDIA's data sheets of the T4 (2018) and of the H200 (2023), products without sparsity.
 """
@@ -25,8 +26,9 @@ from convrnn_utils import data
 from convrnn_utils.checkpoints import SHIPPED_CAPTIONER, load_model
 
 PICTURES, TRAINING_PICTURES = 123_287, 113_287
-ARCHIVES = 20e9  # bytes of the zip files; they are kept beside what is unpacked
-EPOCHS, BATCH_SIZE, WORDS = 10, 40, 12  # batches of pictures; words of a caption, <end> included
+ON_DISK, LARGEST_ARCHIVE = 20.2e9, 13.5e9  # bytes; an archive goes when it is unpacked
+EPOCHS, BATCH_SIZE = 10, 40  # batches of pictures
+WORDS = 16  # <end> included, of the longest caption of a batch, as it is with Flickr8k on average
 
 
 class Machine(NamedTuple):
@@ -35,22 +37,24 @@ class Machine(NamedTuple):
     Attributes:
         devices: how many GPUs it has.
         cores: processor cores, for decoding.
-        operations: floating-point operations a second of one GPU, in products of 16-bit numbers.
+        float32: floating-point operations a second of one GPU.
+        bfloat16: the same in products of 16-bit numbers; 0 where the course trains in float32.
         bandwidth: bytes a second between one GPU and its memory.
         memory: bytes of one GPU.
     """
 
     devices: int
     cores: int
-    operations: float
+    float32: float
+    bfloat16: float
     bandwidth: float
     memory: float
 
 
 MACHINES = {
-    "T4 in Colab": Machine(1, 2, 65e12, 320e9, 16e9),
-    "H200": Machine(1, 16, 989e12, 4.8e12, 141e9),
-    "eight H200": Machine(8, 128, 989e12, 4.8e12, 141e9),
+    "T4 in Colab": Machine(1, 2, 8.1e12, 0, 320e9, 16e9),
+    "H200": Machine(1, 16, 67e12, 989e12, 4.8e12, 141e9),
+    "eight H200": Machine(8, 128, 67e12, 989e12, 4.8e12, 141e9),
 }
 
 
@@ -77,7 +81,8 @@ def work_of_captioner() -> dict[str, float]:
     return {
         "of a picture": operations_of(lambda: encoder(one)),
         "of a step": step["operations"],
-        "bytes of a step": step["bytes"],
+        "bytes of places": step["bytes"] - step["bytes of weights"],
+        "bytes of weights": step["bytes of weights"],
         "features": 2 * grid.numel() * PICTURES,  # fp16
         "decoded": decoded_a_second(encoder),
     }
@@ -92,12 +97,15 @@ def plan(machine: Machine, work: dict[str, float], share: float) -> dict[str, fl
         share: of the machine's operations and bandwidth that are reached, 0 to 1.
     """
     steps = EPOCHS * TRAINING_PICTURES / BATCH_SIZE
-    operations, bandwidth = share * machine.operations, share * machine.bandwidth
-    of_step = max(work["of a step"] / operations, work["bytes of a step"] / bandwidth)
+    operations = work["of a step"] / (machine.bfloat16 or machine.float32)
+    of_places = work["bytes of places"] * (1 if machine.bfloat16 else 2)
+    # every GPU has its part of a batch, and moves all weights
+    moved = (of_places / machine.devices + work["bytes of weights"]) / machine.bandwidth
+    of_step = max(operations / machine.devices, moved) / share
     seconds = {
         "decoding": PICTURES / (machine.cores * work["decoded"]),
-        "CNN": PICTURES * work["of a picture"] / (machine.devices * operations),
-        "training": steps * of_step / machine.devices,
+        "CNN": PICTURES * work["of a picture"] / (share * machine.devices * machine.float32),
+        "training": steps * of_step,
     }
     minutes = {f"{phase}, minutes": value / 60 for phase, value in seconds.items()}
     # pictures are decoded while the CNN works on others
@@ -105,7 +113,7 @@ def plan(machine: Machine, work: dict[str, float], share: float) -> dict[str, fl
     fit = work["features"] / machine.devices < 0.8 * machine.memory
     return minutes | {
         "in all, minutes": total / 60,
-        "disk, GB": (2 * ARCHIVES + work["features"]) / 1e9,
+        "disk, GB": (ON_DISK + max(LARGEST_ARCHIVE, work["features"])) / 1e9,
         "features, GB": work["features"] / 1e9,
         "memory of a GPU, GB": machine.memory / 1e9,
         "features read, GB": work["features"] / 1e9 * (1 if fit else EPOCHS),

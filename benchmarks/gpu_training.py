@@ -1,7 +1,8 @@
 """A whole training with its times: Flickr8k from JPEG files to scores of the test split.
 
 python benchmarks/gpu_training.py               on a GPU
-python benchmarks/gpu_training.py --pictures 40 --encoder small_cnn --epochs 1     to try it
+python benchmarks/gpu_training.py --pictures 40 --encoder small_cnn --epochs 1 --product 1024
+                                                to try it
 
 Prints seconds by phase (features, training, captions, scores), pictures and captions a second, and
 how far these are from what the device could do: before anything is timed, the multiply-adds of the
@@ -30,7 +31,7 @@ from convrnn_utils import data, metrics
 from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.decoding import beam_search, candidates, caption_all
 from convrnn_utils.encoders import ImageEncoder, create_encoder
-from convrnn_utils.env import device, has_bfloat16
+from convrnn_utils.env import device, has_bfloat16, seed_everything
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import teacher_forcing_loss, train
 
@@ -94,7 +95,19 @@ def floor_of_step(model: ShowAttendTell, inputs, captions) -> dict[str, float]:
     model.train()
     operations = operations_of(step)
     model.zero_grad(set_to_none=True)
-    return {"operations": operations, "bytes": 2 * 2 * of_places + 4 * 8 * weights}
+    of_weights = 4 * 8 * weights
+    return {
+        "operations": operations,
+        "bytes": 2 * 2 * of_places + of_weights,
+        "bytes of weights": of_weights,
+    }
+
+
+def typical_batch(dataset: data.CaptionDataset, batch_size: int) -> list[int]:
+    """Of the batches of an epoch, the one whose longest caption is the median: sorted by length."""
+    batches = data.batch_indices(dataset, batch_size, 0)
+    batches.sort(key=lambda rows: max(map(dataset.length, rows)))
+    return batches[len(batches) // 2]
 
 
 def make_model(vocabulary: Vocabulary, encoder: ImageEncoder, size: int) -> ShowAttendTell:
@@ -153,7 +166,7 @@ def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folde
         for name in ("train", "val")
     }
     model = make_model(vocabulary, encoder, options.size)
-    inputs, captions = datasets["train"][range(min(options.batch_size, len(splits["train"])))]
+    inputs, captions = datasets["train"][typical_batch(datasets["train"], options.batch_size)]
     floor = floor_of_step(model, inputs.float(), captions.to(device()))
     history = phases(
         "training",
@@ -267,6 +280,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     if options.pictures:
         splits = {name: split.first(options.pictures) for name, split in splits.items()}
     vocabulary = Vocabulary.from_captions(sum(splits["train"].captions, []), 5)
+    seed_everything(0)
     sides = [SIDES[options.only]] if options.only else SIDES.values()
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, CONVRNN_DATA=folder):
         return [side(splits, options, vocabulary, Path(folder)) for side in sides]

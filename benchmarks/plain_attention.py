@@ -1,8 +1,8 @@
 """Show, Attend and Tell as it is commonly written: the reference side of the speed_*.py commands.
 
 The weights and the numbers are those of ``convrnn_utils.attention.ShowAttendTell``. What is done
-more often than it need be: the places are normalised and projected again before every word, the
-output layer runs once a word, and a search takes one picture at a time.
+more often than it need be: the keys are projected again before every word, the output layer runs
+once a word, and a search takes one picture at a time.
 """
 
 import torch
@@ -19,27 +19,28 @@ class PlainAttention(ShowAttendTell):
     shared = 0
 
     def start(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The places (B, L, D), and the first state, (B, H) twice."""
-        grid = self.cnn(images) if images.dtype == torch.uint8 else images.float()
-        mean = self.value(self.norm(grid)).mean(dim=1)
-        return grid, *self.first_state(mean).tanh().chunk(2, dim=1)
+        """The places (B, L, D) and values (B, L, H), and the first state, (B, H) twice."""
+        grid = self.norm(self.cnn(images) if images.dtype == torch.uint8 else images.float())
+        values = self.value(grid)
+        return grid, values, *self.first_state(values.mean(dim=1)).tanh().chunk(2, dim=1)
 
     def step(self, words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple, Tensor]:
-        """See ``ShowAttendTell.step``; keys and values are computed here."""
-        grid, hidden, cell = state
-        normalised = self.norm(grid)
-        keys, values = self.key(normalised), self.value(normalised)
+        """See ``ShowAttendTell.step``; keys are computed here."""
+        grid, values, hidden, cell = state
+        keys = self.key(grid)
         logits, (*_, hidden, cell), weights = super().step(words, (keys, values, hidden, cell))
-        return logits, (grid, hidden, cell), weights
+        return logits, (grid, values, hidden, cell), weights
 
     def forward(self, images: Tensor, captions: Tensor) -> Tensor:
         """Scores (B, T, vocab_size): the longest caption first, each as far as it has words."""
-        lengths, order = (captions != PAD).sum(dim=1).sort(descending=True)
+        is_read = (captions != PAD) & (captions != END)
+        lengths, order = is_read.sum(dim=1).sort(descending=True)
+        lengths = lengths.tolist()
         state = tuple(part[order] for part in self.start(images))
         captions = captions[order]
         logits = torch.zeros(*captions.shape, len(self.bias), device=captions.device)
-        for t in range(captions.shape[1]):
-            going_on = sum(length > t for length in lengths.tolist())
+        for t in range(lengths[0]):
+            going_on = sum(length > t for length in lengths)
             state = tuple(part[:going_on] for part in state)
             logits[:going_on, t], state, _ = self.step(captions[:going_on, t], state)
         return logits[order.argsort()]
@@ -68,13 +69,12 @@ def search_alone(model, picture: Tensor, max_words: int = 20, beam_width: int = 
         states = tuple(torch.stack(parts) for parts in zip(*(b[2] for b in going_on), strict=True))
         logits, states, _ = model.step(words, states)
         steps = forbid(logits).log_softmax(dim=1)
+        totals = torch.tensor([total for total, _, _ in going_on], device=picture.device)
+        best, places = (totals.unsqueeze(1) + steps).flatten().topk(beam_width)
         grown = [beam for beam in beams if beam[1][-1] == END]
-        for row, (total, ids, _) in enumerate(going_on):
-            best, choices = steps[row].topk(beam_width)
+        for total, place in zip(best.tolist(), places.tolist(), strict=True):
+            row, word = divmod(place, steps.shape[1])
             after = tuple(part[row] for part in states)
-            grown += [
-                (total + more, [*ids, word], after)
-                for more, word in zip(best.tolist(), choices.tolist(), strict=True)
-            ]
+            grown.append((total, [*going_on[row][1], word], after))
         beams = sorted(grown, key=lambda beam: -beam[0])[:beam_width]
     return beams[0][1][1:]

@@ -23,7 +23,7 @@ from convrnn_utils.decoding import (
     log_probability,
 )
 from convrnn_utils.encoders import create_encoder
-from convrnn_utils.env import data_folder, describe, device
+from convrnn_utils.env import data_folder, describe, device, seed_everything
 from convrnn_utils.files import complete_or_absent
 from convrnn_utils.runs import saves_in
 from convrnn_utils.self_critical import SelfCriticalLoss
@@ -57,6 +57,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         )
     _say(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
+    seed_everything(options.seed)  # of the first weights, too
     model = _new_model(options, encoder, vocabulary)
     kind = data.PictureDataset if options.by_picture else data.CaptionDataset
     training, validation = (kind(splits[n], inputs[n], vocabulary) for n in ("train", "val"))

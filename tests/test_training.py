@@ -7,8 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data, runs, training
-from convrnn_utils.checkpoints import load_model, read_file, save_model, trained_weights
+from convrnn_utils import data, processes, runs, training
+from convrnn_utils.checkpoints import (
+    load_model,
+    read_file,
+    save_model,
+    trained_weights,
+    write_file,
+)
 from convrnn_utils.data import CaptionDataset, Split
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.encoders import create_encoder
@@ -385,3 +391,30 @@ def test_features_kept_as_a_tensor_are_no_views(encoder, tmp_path, monkeypatch):
     model, settings = make_model(encoder, dataset.vocabulary), {"epochs": 1, "batch_size": 8}
     history = train(model, dataset, dataset, tmp_path, **settings)
     assert train(model, dataset, dataset, tmp_path, **settings) == history
+
+
+def test_only_the_first_process_saves(encoder, tmp_path, monkeypatch):
+    dataset = make_dataset("train", 1)
+    model = make_model(encoder, dataset.vocabulary)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    runs.save(runs.Run(tmp_path, model, {}, optimizer, dataset, {}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_that_the_save_does_not_know_is_another_setting(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    tensors, content = read_file(tmp_path / runs.RUN)
+    del content["settings"]["patience"]
+    write_file(tmp_path / runs.RUN, tensors, content)
+    with pytest.raises(ValueError, match="begun with patience = None, and this run has patience"):
+        run(encoder, tmp_path, epochs=1)
+
+
+def test_a_save_that_lacks_a_mean_is_refused_in_words(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1, averaging=0.9)
+    tensors, content = read_file(tmp_path / runs.RUN)
+    del tensors["average.rnn_decoder.linear.bias"]
+    write_file(tmp_path / runs.RUN, tensors, content)
+    with pytest.raises(ValueError, match="rnn_decoder.linear.bias"):
+        run(encoder, tmp_path, epochs=1, averaging=0.9)
