@@ -61,8 +61,8 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
                 (unfinished / "made_from.json").write_text(text, encoding="utf-8")
     if complaints:
         warnings.warn(
-            f"Left out of {path.name} (to have them in, mend these lines, delete "
-            f"{folder}, and begin again):\n" + "\n".join(complaints),
+            f"Left out of {path.name} (to have them in, mend these lines, delete the "
+            f"folder {folder.name} among the data, and begin again):\n" + "\n".join(complaints),
             stacklevel=2,
         )
     note = folder / "made_from.json"
