@@ -8,10 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convrnn_utils import data
-from convrnn_utils.checkpoints import DECODERS, SHIPPED_CAPTIONER
+from convrnn_utils.checkpoints import DECODERS
 from convrnn_utils.commands import DATA_SETS, caption_files, evaluate, train_and_score
 
 DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own (data/README.md says what is in it)"
+
+
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_none = action.default is None or action.default is False  # 0 is one
+        return action.help if has_none else super()._get_help_string(action)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,8 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         trains = options.command is train_and_score
-        advice = " The same command goes on from here." if trains else ""
-        print(f"\nInterrupted.{advice}", file=sys.stderr)
+        advice = (
+            " The same command goes on with a download and with a training; a pass of the CNN over "
+            "the pictures of a split begins anew."
+        )
+        print(f"\nInterrupted.{advice if trains else ''}", file=sys.stderr)
         sys.exit(130)  # as the shell has it for a program that was interrupted
 
 
@@ -47,7 +58,9 @@ def _add_train(commands) -> None:
     training = commands.add_parser(
         "train",
         help="train a captioner and score it on the test split",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train a captioner on the train split, keep the epoch whose greedy captions of "
+        "the val split have the highest CIDEr, and score it on val and test.",
+        formatter_class=HelpWithDefaults,
     )
     training.set_defaults(command=train_and_score)
     training.add_argument("--data", type=_data_set, default="flickr8k", help=DATA_HELP)
@@ -68,8 +81,9 @@ def _add_train(commands) -> None:
         nargs="+",
         choices=data.VIEWS,
         default=["whole"],
-        help="how a picture may be seen in training; mirrored makes captions false that tell left "
-        "from right",
+        metavar="VIEW",
+        help=f"how a picture may be seen in training: {', '.join(data.VIEWS)}; mirrored makes "
+        "captions false that tell left from right",
     )
     training.add_argument(
         "--epochs",
@@ -161,7 +175,8 @@ def _add_evaluate(commands) -> None:
     evaluating = commands.add_parser(
         "evaluate",
         help="score the captions of a trained model",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Caption every picture of a split, and print BLEU, METEOR, ROUGE-L and CIDEr.",
+        formatter_class=HelpWithDefaults,
     )
     evaluating.set_defaults(command=evaluate)
     evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
@@ -178,7 +193,8 @@ def _add_caption(commands) -> None:
     captioning = commands.add_parser(
         "caption",
         help="write captions for photographs",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Write a caption for each photograph.",
+        formatter_class=HelpWithDefaults,
     )
     captioning.set_defaults(command=caption_files)
     captioning.add_argument(
@@ -187,8 +203,7 @@ def _add_caption(commands) -> None:
     captioning.add_argument(
         "--checkpoint",
         type=Path,
-        default=SHIPPED_CAPTIONER,
-        help="a .safetensors that train has written",
+        help="a .safetensors that train has written; without it the one that comes with the course",
     )
     captioning.add_argument("--json", action="store_true", help="print one JSON list")
     captioning.add_argument(

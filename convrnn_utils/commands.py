@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from convrnn_utils import data, metrics, processes
-from convrnn_utils.checkpoints import DECODERS, load_model, save_model
+from convrnn_utils.checkpoints import DECODERS, SHIPPED_CAPTIONER, load_model, save_model
 from convrnn_utils.decoding import (
     attention_of,
     beam_search,
@@ -47,6 +47,9 @@ def train_and_score(options: argparse.Namespace) -> None:
         splits = {
             name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
         }
+        if options.by_picture:
+            data.require_captions(splits["train"])
+            data.require_captions(splits["val"])
         inputs = _inputs(options, encoder, splits)
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
@@ -222,11 +225,12 @@ def caption_files(options: argparse.Namespace) -> None:
         _require_different_names(photos)
         if options.attention.is_file():
             raise ValueError(f"{options.attention} is a file; --attention wants a folder.")
-    model, vocabulary, _ = load_model(options.checkpoint)
+    checkpoint = options.checkpoint or SHIPPED_CAPTIONER
+    model, vocabulary, _ = load_model(checkpoint)
     model = model.to(device())
     if options.attention and not hasattr(model, "forward_with_attention"):
         raise ValueError(
-            f"{options.checkpoint} holds a model without attention, which looks nowhere; leave "
+            f"{checkpoint} holds a model without attention, which looks nowhere; leave "
             "out --attention."
         )
     records = []

@@ -414,12 +414,7 @@ class PictureDataset(CaptionDataset):
     """
 
     def __init__(self, split, inputs, vocabulary, max_words: int = 40, captions_each: int = 5):
-        fewest = min(len(captions) for captions in split.captions)
-        if fewest < captions_each:
-            raise ValueError(
-                f"a picture of {split.name} has {fewest}, not {captions_each} captions; train on "
-                "captions one by one (CaptionDataset; in a command, without --by-picture)."
-            )
+        require_captions(split, captions_each)
         super().__init__(split, inputs, vocabulary, max_words)
         self.captions = [group[:captions_each] for group in self.captions_by_picture()]
 
@@ -434,6 +429,16 @@ class PictureDataset(CaptionDataset):
         """The inputs (B, ...) of pictures and their padded captions (B · captions_each, T)."""
         captions = [caption for row in indices for caption in self.captions[row]]
         return torch.as_tensor(self.inputs[list(indices)]), pad_captions(captions)
+
+
+def require_captions(split: Split, captions_each: int = 5) -> None:
+    """Raise a ``ValueError`` where a picture of the split has fewer captions."""
+    fewest = min(len(captions) for captions in split.captions)
+    if fewest < captions_each:
+        raise ValueError(
+            f"a picture of {split.name} has {fewest}, not {captions_each} captions; train on "
+            "captions one by one (CaptionDataset; in a command, without --by-picture)."
+        )
 
 
 def _cut(ids: list[int], max_words: int) -> list[int]:

@@ -199,10 +199,14 @@ def average_precision(scores: Tensor, tags: Tensor) -> float:
 
 def main() -> None:
     """Draw, train, measure and write the weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=50_000)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS)
+    parser = argparse.ArgumentParser(
+        prog="python -m convrnn_utils.tagging",
+        description="Train small_cnn, the CNN that reads the scenes, and write its weights.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--pictures", type=int, default=50_000, help="scenes to draw")
+    parser.add_argument("--epochs", type=int, default=12, help="times that each is seen")
+    parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS, help="the file to write")
     options = parser.parse_args()
 
     seed_everything(0)

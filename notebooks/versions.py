@@ -2,9 +2,10 @@
 
     python notebooks/versions.py        (or: make versions)
 
-The student's version, in build/student, has no outputs and does not say where solutions are. The
-instructor's, in build/instructor, has all outputs, and under each exercise its solution as text: a
-solution is not run there, since it may use names that the lesson uses otherwise.
+The student's version, in build/student, has no outputs and does not say where solutions are; it is
+for the folder notebooks of a copy of the course. The instructor's, in build/instructor, has all
+outputs, and under each exercise its solution as text: a solution is not run there, since it may use
+names that the lesson uses otherwise.
 """
 
 import re
@@ -43,6 +44,10 @@ def instructor_version(lesson, solutions):
             waiting = EXERCISE.findall(cell.source) if cell else []
         if cell:
             cells.append(cell)
+    for cell in cells:  # it is read where it lies, one folder deeper than the lesson
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")
+            cell.source = cell.source.replace("](solutions/", "](../../notebooks/solutions/")
     lesson.cells = cells
     if texts:
         raise ValueError(f"there are solutions without an exercise: {', '.join(texts)}.")
@@ -81,12 +86,6 @@ def write_versions(target: Path = ROOT / "build") -> list[Path]:
             ),
         }
         for name, version in versions.items():
-            for cell in version.cells:  # one folder deeper than the source
-                if cell.cell_type == "markdown":
-                    cell.source = cell.source.replace("](../", "](../../")
-                    cell.source = cell.source.replace(
-                        "](solutions/", "](../../notebooks/solutions/"
-                    )
             nbformat.write(version, target / name / path.name)
             written.append(target / name / path.name)
     return written

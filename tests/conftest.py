@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data, downloads, files
+from convrnn_utils import commands, data, downloads, files
 from convrnn_utils.encoders import ImageEncoder
 
 
@@ -45,6 +45,14 @@ def data_home(monkeypatch, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("CONVRNN_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def small_scenes(data_home, monkeypatch):
+    """The folder of a few scenes, which the commands take for ``--data scenes``."""
+    folder = data.scenes(train=30, test=10)
+    monkeypatch.setitem(commands.DATA_SETS, "scenes", lambda: folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +10,6 @@ import torch
 from convrnn_utils import data, training
 from convrnn_utils.__main__ import build_parser, main
 from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER, load_model
-from convrnn_utils.commands import DATA_SETS
-
-
-@pytest.fixture
-def small_scenes(data_home, monkeypatch):
-    folder = data.scenes(train=30, test=10)
-    monkeypatch.setitem(DATA_SETS, "scenes", lambda: folder)
-    return folder
 
 
 def test_train_then_caption(small_scenes, data_home, capsys):
@@ -139,6 +132,19 @@ def test_every_option_is_explained(command):
     assert all(action.help for action in parser._actions)
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "caption"])
+def test_the_help_names_each_default_and_no_folder_of_this_machine(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    options = vars(build_parser().parse_args([command] if command == "train" else [command, "x"]))
+    for name in ("command", "arguments", "checkpoint", "photos"):
+        options.pop(name, None)
+    defaults = [value for value in options.values() if value is not None and value is not False]
+    assert text.count("(default: ") == len(defaults) > 1
+    assert "None" not in text and "False" not in text and str(Path.cwd()) not in text
+
+
 def test_an_interrupted_training_goes_on_with_the_same_command(
     small_scenes, data_home, monkeypatch, capsys
 ):
@@ -155,7 +161,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
     said = capsys.readouterr()
     run = data_home / "checkpoints" / "scenes-small_cnn-rnn"
     assert f"Training in {run}." in said.out
-    assert "Interrupted. The same command goes on from here." in said.err
+    assert "Interrupted. The same command goes on with a download" in said.err
     main(train.split())
     assert f"Going on in {run}." in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:

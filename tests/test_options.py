@@ -1,6 +1,7 @@
 """What the options of the commands come to: each is followed to what it changes, untrained."""
 
 import json
+from pathlib import Path
 
 import numpy
 import pytest
@@ -20,13 +21,6 @@ OPTIONS = """train --data scenes --encoder small_cnn --decoder attention --views
 --epochs 3 --batch-size 7 --by-picture --learning-rate 0.02 --embed-size 10 --hidden-size 12
 --attention-size 6 --dropout 0.25 --label-smoothing 0.3 --weight-decay 0.01 --averaging 0.8
 --min-count 3 --self-critical 2 --self-critical-rate 0.004 --self-critical-share 0.25 --seed 5"""
-
-
-@pytest.fixture
-def small_scenes(data_home, monkeypatch):
-    folder = data.scenes(train=12, test=4)
-    monkeypatch.setitem(DATA_SETS, "scenes", lambda: folder)
-    return folder
 
 
 @pytest.fixture
@@ -171,6 +165,18 @@ def test_photographs_have_the_captions_certainties_and_looks_of_the_model(
     assert plots.plt.get_fignums() == figures
 
 
+def test_too_few_captions_for_by_picture_are_refused_before_any_feature_is_computed(
+    data_home, monkeypatch
+):
+    split = data.Split("mine/train", [1], [Path("x.jpg")], [["a dog", "a cat"]], [{}])
+    monkeypatch.setattr(commands.data, "readable", lambda _: split)
+    monkeypatch.setattr(commands.data, "load_split", lambda *_: split)
+    monkeypatch.setitem(DATA_SETS, "scenes", lambda: data_home)
+    monkeypatch.delattr(commands.data, "cached_features")
+    with pytest.raises(SystemExit, match="a picture of mine/train has 2, not 5 captions"):
+        main(["train", "--data", "scenes", "--encoder", "small_cnn", "--by-picture"])
+
+
 def test_defaults_are_those_of_the_readme():
     options = build_parser().parse_args(["train"])
     assert (options.encoder, options.decoder, options.seed) == ("efficientnet_lite2", "rnn", 0)
@@ -189,7 +195,7 @@ def test_an_interrupt_gives_advice_where_it_helps(monkeypatch, capsys, command, 
     with pytest.raises(SystemExit) as stop:
         main(command.split())
     assert stop.value.code == 130
-    assert ("goes on from here" in capsys.readouterr().err) == advice
+    assert ("The same command goes on" in capsys.readouterr().err) == advice
 
 
 def test_a_runtime_error_is_said_in_one_sentence(monkeypatch):
