@@ -39,19 +39,27 @@ def test_conda_and_pip_name_the_same_set():
     assert dict(entries) == expected
 
 
+def imported_by(code: str) -> set[str]:
+    """The first name of each module that some code imports."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_every_requirement_is_used_and_every_import_required():
-    """The modules import what requirements.txt names, and all of it but the tools around them."""
+    """Modules and notebooks import what requirements.txt names, all but the tools around them."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = {re.split(r"[>=<\s]", line)[0].replace("-", "_") for line in lines if line.strip()}
     tools = {"jupyterlab", "nbval", "pytest", "pytest_xdist", "hypothesis", "ruff"}
     assert tools <= required
-    imported = set()
-    for path in (ROOT / "convrnn_utils").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(node.module.split(".")[0])
+    code = [path.read_text(encoding="utf-8") for path in (ROOT / "convrnn_utils").glob("*.py")]
+    for path in NOTEBOOKS:
+        code += [re.sub(r"(?m)^[%!].*", "", c.source) for c in code_cells(nbformat.read(path, 4))]
+    imported = set().union(*map(imported_by, code))
     of_others = {"convrnn_utils", "google", "IPython"}  # Colab has google, and ipywidgets IPython
     modules = imported - set(sys.stdlib_module_names) - of_others
     assert {"pillow" if name == "PIL" else name for name in modules} == required - tools
@@ -138,6 +146,11 @@ def test_all_name_one_address_and_the_tag_of_this_version():
     assert set(re.findall(r'TAG = ..([^"]*?)..  #', text)) == {tag}
     assert {(address, at) for address, at, _ in badges} == {(*addresses, tag)}
     assert [place for *_, place in badges] == [f"notebooks/{path.name}" for path in LESSONS]
+
+
+def test_the_citation_is_of_this_version():
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {convrnn_utils.__version__}" in lines
 
 
 def test_colab_is_asked_for_a_gpu_where_photographs_are_trained_on():
