@@ -6,10 +6,13 @@ Ours are the models of the course, fed with features that are there already, as 
 feeds them, in bfloat16 where the processor has units for it. References, with the same weights and
 the same loss: for the document's model, pictures that are read, decoded and run through the CNN
 again in each step, and a packed sequence; for attention, ``plain_attention``: the places projected
-again before every word, over a batch that shrinks.
+again before every word, over a batch that shrinks. A batch of attention has four captions of each
+picture, as ``train --by-picture`` takes them: ours reads a picture's places once for all four, the
+reference once for each.
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import torch
@@ -79,6 +82,16 @@ def batch(split: data.Split, vocabulary: Vocabulary, size: int) -> tuple[list[in
     chosen = sorted(Random(0).choices(pairs, k=size), key=lambda pair: -len(pair[1]))
     rows, captions = zip(*chosen, strict=True)
     return list(rows), data.pad_captions(captions).to(device())
+
+
+def batch_by_picture(
+    split: data.Split, vocabulary: Vocabulary, size: int, captions_each: int = 4
+) -> tuple[list[int], Tensor]:
+    """Rows of pictures, and captions (B, T): four of each picture, one after the other."""
+    rows = Random(0).choices(range(len(split)), k=size // captions_each)
+    captions = [caption for row in rows for caption in split.captions[row][:captions_each]]
+    padded = data.pad_captions([vocabulary.encode(caption) for caption in captions])
+    return rows, padded.to(device())
 
 
 def check(model: nn.Module, *losses: Callable[[], Tensor]) -> None:
@@ -173,17 +186,17 @@ def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[
     plain, grids = plain_copy(model), features_of(model, photos)
     rows = []
     for size in sizes:
-        chosen, captions = batch(photos, vocabulary, size)
+        chosen, captions = batch_by_picture(photos, vocabulary, size)
         inputs = grids[chosen]
-        losses = (
-            lambda inputs=inputs, captions=captions: teacher_forcing_loss(model, inputs, captions),
-            lambda inputs=inputs, captions=captions: teacher_forcing_loss(plain, inputs, captions),
-        )
+        repeated = inputs.repeat_interleave(size // len(chosen), dim=0)  # a picture a caption
         plain.load_state_dict(model.state_dict())
         plain.eval()
-        check(model, *losses)
-        fast = lambda inputs=inputs, captions=captions: fast_loss(model, inputs, captions)  # noqa: E731
-        sides = {"ours": step(model, fast), "reference": step(plain, losses[1])}
+        fed = {"ours": (model, inputs, captions), "reference": (plain, repeated, captions)}
+        check(model, *(partial(teacher_forcing_loss, *what) for what in fed.values()))
+        sides = {
+            "ours": step(model, partial(fast_loss, *fed["ours"])),
+            "reference": step(plain, partial(teacher_forcing_loss, *fed["reference"])),
+        }
         seconds = in_turn(sides, rounds)
         rates = (size / seconds[side] for side in sides)
         rows.append(row(f"train_attention_b{size}", *rates, "captions/s"))

@@ -15,7 +15,7 @@ from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import beam_search
 from convrnn_utils.env import repository
-from convrnn_utils.text import END, START
+from convrnn_utils.text import END, START, Vocabulary
 from convrnn_utils.training import teacher_forcing_loss
 
 WORDS = 20
@@ -288,6 +288,17 @@ def test_steps_are_compared_and_counted(few, takes, checked):
     (record,) = speed.measure_attention(few, 1, sizes=(4,))
     assert rates(record) == ("train_attention_b4", 8.0, 2.0, 4.0)
     assert [len(losses) for _, *losses in calls] == [2, 2]
+
+
+def test_a_batch_by_picture_has_the_captions_of_its_pictures_in_their_order():
+    speed, photos = load("speed_training"), data.load_split(data.photos(), "test")
+    vocabulary = Vocabulary.from_captions([c for group in photos.captions for c in group], 1)
+    rows, captions = speed.batch_by_picture(photos, vocabulary, 32)
+    assert len(rows) == 8 and len(captions) == 32
+    expected = [photos.captions[row][i] for row in rows for i in range(4)]
+    assert [vocabulary.decode(ids) for ids in captions] == [
+        vocabulary.decode(vocabulary.encode(caption)) for caption in expected
+    ]
 
 
 def test_an_epoch_bears_its_part_of_the_features(few, takes, monkeypatch):
