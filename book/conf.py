@@ -1,6 +1,7 @@
 """The course as a website, by Sphinx with MyST-NB: `make book`. Nothing is copied or run."""
 
 import re
+from urllib.parse import unquote
 
 from docutils import nodes
 from myst_parser.mdit_to_docutils.base import github_slugify
@@ -27,7 +28,7 @@ def anchors_as_here(app, name: str, source: list[str]) -> None:
     """Jupyter's links to headings, such as x.ipynb#3.1-By-hand, as Sphinx numbers headings."""
 
     def as_here(link) -> str:
-        return link[1] + github_slugify(link[2].replace("-", " ").replace("%22", "")) + ")"
+        return link[1] + github_slugify(unquote(link[2]).replace("-", " ")) + ")"
 
     if name == "notebooks/glossary":
         source[0] = re.sub(r"(\.ipynb#)([^)]*)\)", as_here, source[0])
