@@ -167,7 +167,8 @@ def _add_train(commands) -> None:
     training.add_argument(
         "--folder",
         type=Path,
-        help="where the run is kept and goes on; without it data/checkpoints/DATA-ENCODER-DECODER",
+        help="where the run is kept, and goes on with the same options only; without it "
+        "data/checkpoints/DATA-ENCODER-DECODER",
     )
 
 

@@ -247,9 +247,9 @@ def require_vocabulary(expected: list[str], vocabulary: Vocabulary, path: Path) 
     """Raise a ``ValueError`` in words where a checkpoint belongs to another vocabulary."""
     words = vocabulary.own_words
     if words != expected:
-        missing = len(set(expected) - set(words))
+        shared = len(set(expected) & set(words))
         raise ValueError(
-            f"{path} was trained with a vocabulary of {len(expected)} words, of which {missing} "
-            f"are not among the {len(words)} of this one, so its numbers mean other words; use "
-            "the vocabulary saved with it, or train into another folder."
+            f"{path} was trained with another vocabulary: of its {len(expected)} words {shared} "
+            f"are among the {len(words)} of this one, and its numbers mean other words; use the "
+            "vocabulary saved with it, or train into another folder."
         )

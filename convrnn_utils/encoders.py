@@ -243,7 +243,7 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
 def _torchvision_encoder(name: str, weights, frozen: bool) -> ImageEncoder:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
-            f"there is no encoder {name!r}; try efficientnet_lite0, small_cnn, or a classifier "
+            f"there is no encoder {name!r}; try efficientnet_lite2, small_cnn, or a classifier "
             "that torchvision.models.list_models() names."
         )
     if "vit" in name:

@@ -109,19 +109,25 @@ def resume(run: Run) -> None:
     """Put model, mean, optimiser, generator and progress back to where the run in a folder stood.
 
     Raises:
-        ValueError: it has another vocabulary, model or setting.
+        ValueError: it has other pictures or captions, or another vocabulary, model or setting.
     """
     path, tensors, content = read_save(run.folder)
     if content.keys() != {"settings", "vocabulary", "progress"}:
         raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
-    require_vocabulary(content["vocabulary"], run.training.vocabulary, path)
     before, now = _flat(content["settings"]), _flat(run.settings)
-    if other := [name for name, value in now.items() if before.get(name) != value]:
+    other = [name for name, value in now.items() if before.get(name) != value]
+    if "captions" in other:
+        raise ValueError(
+            f"{run.folder} holds a run with other pictures or captions; train into another folder "
+            "(--folder of the command), or delete that one to begin again."
+        )
+    require_vocabulary(content["vocabulary"], run.training.vocabulary, path)
+    if other:
         was = ", ".join(f"{name} = {before.get(name)}" for name in other)
         has = ", ".join(f"{name} = {now[name]}" for name in other)
         raise ValueError(
             f"{path} was begun with {was}, and this run has {has}; train into another folder "
-            "(--folder of the command), or delete that one to begin again."
+            f"(--folder of the command), or delete {run.folder} to begin again."
         )
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():

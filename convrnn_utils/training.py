@@ -1,6 +1,8 @@
 """Training a captioner: the loss, the loop, and runs that go on where they were interrupted."""
 
 import contextlib
+import hashlib
+import json
 import math
 import re
 import signal
@@ -25,7 +27,7 @@ from convrnn_utils.checkpoints import (
     save_model,
     trained_weights,
 )
-from convrnn_utils.data import CaptionDataset, Views, batch_indices
+from convrnn_utils.data import CaptionDataset, Split, Views, batch_indices
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.env import has_bfloat16
 from convrnn_utils.runs import Run, resume, save, saves_in
@@ -146,8 +148,8 @@ def train(
         ``validation_loss``, ``cider`` and ``seconds``.
 
     Raises:
-        ValueError: ``folder`` holds a run with another vocabulary, model or setting; or a batch
-            has a single caption.
+        ValueError: ``folder`` holds a run with other pictures or captions, or another vocabulary,
+            model or setting; or a batch has a single caption.
         torch.OutOfMemoryError: with advice; the last save stays.
     """
     if epochs < 1:
@@ -167,6 +169,7 @@ def train(
         "patience": patience,
         "seed": seed,
         "data": training.split.name,
+        "captions": _fingerprint(training.split, validation.split),
         "items": f"{len(training)} of {type(training).__name__}",
         "views": training.inputs.names if isinstance(training.inputs, Views) else ["whole"],
         "model": describe_model(model),
@@ -194,7 +197,12 @@ def train(
         )
     silent = processes.rank() > 0 or _finished(run.history, epochs, patience)
     with tqdm(
-        total=epochs * steps, unit="batch", leave=False, dynamic_ncols=True, disable=silent
+        total=epochs * steps,
+        initial=run.progress["epoch"] * steps + run.progress["batch"],
+        unit="batch",
+        leave=False,
+        dynamic_ncols=True,
+        disable=silent,
     ) as bar:
         while not _finished(run.history, epochs, patience):
             try:
@@ -212,6 +220,12 @@ def train(
     load_trained_weights(model, read_file(folder / "best.safetensors")[0])
     model.eval()
     return run.history
+
+
+def _fingerprint(*splits: Split) -> str:
+    """Eight letters that change with the pictures' names, their order and their captions."""
+    texts = [[[path.name for path in split.paths], split.captions] for split in splits]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
 
 
 def best_epoch(history: list[dict]) -> dict:

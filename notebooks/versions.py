@@ -17,8 +17,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISE = re.compile(r"^(?:#+ |\*\*)Exercises? (\d+)", re.MULTILINE)
 SAYS_WHERE_SOLUTIONS_ARE = re.compile(
-    r"\s*Solutions are in\s*\[[^\]]*\]\([^)]*\)[^.]*\."
-    r"|\s*Each has a\s+notebook of solutions, in the folder `solutions`; try first\."
+    r"(\s*)(?:Solutions are in\s*\[[^\]]*\]\([^)]*\)[^.]*\."
+    r"|Each has a\s+notebook of solutions, in the folder `solutions`; try first\.)(\s*)"
 )
 BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*colab[^)]*\)\s*")  # it opens the full notebook
 
@@ -29,9 +29,14 @@ def student_version(lesson):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = BADGE.sub("", SAYS_WHERE_SOLUTIONS_ARE.sub("", cell.source))
+            cell.source = SAYS_WHERE_SOLUTIONS_ARE.sub(_gap, BADGE.sub("", cell.source)).strip()
             cell.source = re.sub(r"\[([^\]]*)\]\(solutions[^)]*\)", r"\1", cell.source)
     return lesson
+
+
+def _gap(sentence: re.Match) -> str:
+    """What stands between the texts before and after a sentence that is left out."""
+    return next((space for space in sentence.groups() if "\n\n" in space), " ")
 
 
 def instructor_version(lesson, solutions):

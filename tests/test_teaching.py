@@ -36,6 +36,11 @@ def sources(notebook):
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def headings(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.findall(r"^#+ .*", text, re.MULTILINE)
+
+
 def test_the_students_version_is_blank_and_names_no_solution(written, lesson):
     student = of(written, "student", lesson)
     nbformat.validate(student)
@@ -44,6 +49,7 @@ def test_the_students_version_is_blank_and_names_no_solution(written, lesson):
     text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
     for hint in ("](solutions", "Solutions are in", "folder `solutions`", "colab-badge"):
         assert hint not in text
+    assert headings(student) == headings(nbformat.read(lesson, as_version=4))
 
 
 def test_the_instructors_version_has_outputs_and_every_solution(written, lesson):

@@ -1,11 +1,14 @@
 """Training: the loss, whole runs, interrupted runs, and runs that do not fit together."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from convrnn_utils import data, processes, runs, training
 from convrnn_utils.checkpoints import (
@@ -191,10 +194,50 @@ def test_finished_run_is_loaded(encoder, tmp_path, monkeypatch):
 
 def test_another_vocabulary_is_refused(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
-    other = make_dataset("train", 1, captions=["a dog runs on a beach"])
-    model = make_model(encoder, other.vocabulary)
-    with pytest.raises(ValueError, match="trained with a vocabulary of .* words"):
-        train(model, other, other, tmp_path, epochs=1)
+    dataset, validation = make_dataset("train", 1), make_dataset("val", 2)
+    dataset.vocabulary = Vocabulary(dataset.vocabulary.own_words[::-1])
+    model = make_model(encoder, dataset.vocabulary)
+    with pytest.raises(ValueError, match="another vocabulary: of its 9 words 9 are among the 9"):
+        train(model, dataset, validation, tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("changed", ["caption", "validation caption", "picture"])
+def test_a_run_does_not_go_on_with_other_pictures_or_captions(encoder, tmp_path, changed):
+    """Corrected captions of the same words would else give back the model of the old ones."""
+    run(encoder, tmp_path, epochs=1)
+    dataset, validation = make_dataset("train", 1), make_dataset("val", 2)
+    split = validation.split if changed.startswith("validation") else dataset.split
+    if changed == "picture":
+        split.paths.append(Path("another.jpg"))
+    else:
+        split.captions[0].reverse()
+    model = make_model(encoder, dataset.vocabulary)
+    refusal = f"{tmp_path} holds a run with other pictures or captions"
+    with pytest.raises(ValueError, match=re.escape(refusal)):
+        train(model, dataset, validation, tmp_path, epochs=1)
+
+
+def test_a_bar_goes_on_where_the_run_stood(encoder, tmp_path, monkeypatch):
+    """Counted from 0, the time left would be far too short."""
+    bars = []
+
+    def bar(**options):
+        bars.append(options)
+        return tqdm(**options)
+
+    monkeypatch.setattr(training, "tqdm", bar)
+    minimise, steps = training._minimise, iter(range(100))
+
+    def interrupted(*arguments):
+        if next(steps) == 7:
+            raise Interrupt
+        return minimise(*arguments)
+
+    monkeypatch.setattr(training, "_minimise", interrupted)
+    with pytest.raises(Interrupt):
+        run(encoder, tmp_path)
+    run(encoder, tmp_path)
+    assert [each["initial"] for each in bars] == [0, 7] and bars[0]["total"] == 15
 
 
 def test_another_setting_is_refused(encoder, tmp_path):

@@ -21,7 +21,9 @@ def train_captioner(folder: Path) -> tuple[list[dict], ShowAttendTell]:
     """Two epochs of batches of 8, the first process saving into ``folder``."""
     training.has_bfloat16 = lambda where: False  # sums of bfloat16 depend on their order
     captions = [[CAPTIONS[i % 4], CAPTIONS[i % 3]] for i in range(18)]
-    split = data.Split("few/train", list(range(18)), [None] * 18, captions, [{}] * 18)
+    split = data.Split(
+        "few/train", list(range(18)), [Path(f"{n}.png") for n in range(18)], captions, [{}] * 18
+    )
     vocabulary = Vocabulary.from_captions(CAPTIONS, 1)
     features = torch.rand(18, 4, 384, generator=torch.Generator().manual_seed(1)).numpy()
     dataset = data.CaptionDataset(split, features, vocabulary)
