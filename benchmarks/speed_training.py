@@ -7,8 +7,8 @@ feeds them, in bfloat16 where the processor has units for it. References, with t
 the same loss: for the document's model, pictures that are read, decoded and run through the CNN
 again in each step, and a packed sequence; for attention, ``plain_attention``: the places projected
 again before every word, over a batch that shrinks. A batch of attention has four captions of each
-picture, as ``train --by-picture`` takes them: ours reads a picture's places once for all four, the
-reference once for each.
+picture (``train --by-picture`` takes five, which do not divide 32): ours reads a picture's places
+once for all four, the reference once for each.
 """
 
 from collections.abc import Callable

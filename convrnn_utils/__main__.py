@@ -229,8 +229,9 @@ def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
         type=_number(float, 0),
         default=1.0,
         metavar="POWER",
-        help="of the beams, the one wins whose log-probability, divided by its number of words to "
-        "this power, is highest: 0 takes the most probable caption, above 0 longer ones",
+        help="of the beams, the one wins whose log-probability, divided by its number of words, "
+        "the end included, to this power, is highest: 0 takes the most probable caption, above 0 "
+        "longer ones",
     )
 
 

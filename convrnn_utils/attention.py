@@ -29,7 +29,8 @@ class ShowAttendTell(nn.Module):
         hidden_size: width of the state and of the values.
         vocab_size: number of words, the special ones included.
         attention_size: width of keys and queries; without it ``hidden_size``.
-        dropout: share of embeddings and outputs set to zero in training.
+        dropout: share of the embeddings, and of what the output layer reads and makes, that is set
+            to zero in training.
         gated: multiply the context by the gate β (section 4.2.1 of the paper).
         cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
     """

@@ -178,7 +178,7 @@ def _part(image: Image.Image, across: float, down: float) -> Image.Image:
 
 
 # The ways to see a picture. A mirror turns left into right, in captions too: not for ``scenes``.
-# They can be pickled, as workers want that Windows and macOS start.
+# They can be pickled, which worker processes need that are spawned, as on Windows and macOS.
 VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "whole": Image.Image.copy,
     "mirrored": ImageOps.mirror,
@@ -241,9 +241,9 @@ def cached_features(
 ):
     """What a frozen encoder makes of each picture, computed once and kept on disk.
 
-    The file in ``data/features`` is named by data set, split, encoder and size, and by a
-    fingerprint of the pictures and the weights; where any of these has changed it is made anew.
-    It is complete or absent: it gets its name when the last feature is written.
+    The file in ``data/features`` is named by data set, split, encoder, size, view, and grid or
+    pooled, and by a fingerprint of the pictures and the weights; where any of these has changed it
+    is made anew. It is complete or absent: it gets its name when the last feature is written.
 
     Args:
         split: N pictures.

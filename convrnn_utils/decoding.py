@@ -59,6 +59,12 @@ def sample(
         top_p: draw only among the most probable words that together have this probability
             (nucleus sampling, arXiv:1904.09751); the most probable one is always among them.
         captions_each: captions drawn a picture; they stand one after the other.
+
+    Returns:
+        ids (captions_each · B, T), with ``<end>`` where a caption ends, then ``<pad>``.
+
+    Raises:
+        ValueError: ``temperature``, ``top_p`` or a size is out of range.
     """
     if temperature <= 0 or not 0 < top_p <= 1:
         raise ValueError("temperature must be above 0, and top_p above 0 and at most 1.")
@@ -75,7 +81,7 @@ def sample(
 def _write(
     model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
 ) -> Tensor:
-    """Captions (B, T), one word after the other; ``choose`` takes scores (B, V) to words (B,)."""
+    """Captions (n · B, T), n a picture; ``choose`` takes scores (n · B, V) to words (n · B,)."""
     _require_sizes(images, max_words=max_words, captions_each=captions_each)
     state = _for_captions(model, model.start(images), captions_each)
     words = torch.full((len(images) * captions_each,), START, device=images.device)
@@ -113,7 +119,7 @@ def beam_search(
     Args:
         model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
         length_power: of the beams at the end, the one whose log-probability, divided by its
-            number of words to this power, is highest is taken. 0 takes the most probable one, 1
+            number of words, ``<end>`` included, to this power, is highest is taken. 0 takes the most probable one, 1
             the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one). It
             is not negative.
 

@@ -44,8 +44,8 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such table; fewer than three pictures are left; or ``data/NAME`` was
-            made from something else.
+        ValueError: it is no such table; fewer than three pictures, or none for a split, are left;
+            or ``data/NAME`` was made from something else.
     """
     path = Path(path)
     if not path.is_file():

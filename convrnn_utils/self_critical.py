@@ -88,8 +88,8 @@ class SelfCriticalLoss:
 
     For each picture some captions are drawn from the model. What each of them scores above the
     mean of the others is its advantage, a number without a gradient; the loss is minus the mean
-    over all words of the advantage times the log-probability. Its gradient is an estimate of that
-    of the expected score (REINFORCE; equation 5 of Rennie et al.).
+    over all words of the advantage times the log-probability. Its gradient estimates, but for a
+    factor, minus that of the expected score (REINFORCE; equation 5 of Rennie et al.).
 
     Args:
         dataset: the captions that it is trained on, whose word statistics the score uses.

@@ -102,7 +102,12 @@ def _looks(thing: Thing) -> list[int]:
 
 
 class Heads(nn.Module):
-    """What is thrown away after training: a linear layer for places, and one for tags."""
+    """What is thrown away after training: a linear layer for places, and one for tags.
+
+    Args:
+        dim: features of a place.
+        tags: how many there are.
+    """
 
     def __init__(self, dim: int, tags: int):
         super().__init__()
@@ -187,7 +192,11 @@ def measure(encoder: ImageEncoder, heads: Heads, pictures, places, tags) -> dict
 
 
 def average_precision(scores: Tensor, tags: Tensor) -> float:
-    """Mean over tags of the average precision; tags that are nowhere true are passed over."""
+    """Mean over tags of the average precision; tags that are nowhere true are passed over.
+
+    Args:
+        scores, tags: (N, number of tags), the latter 0 or 1.
+    """
     precisions = []
     for score, true in zip(scores.T, tags.T, strict=True):
         ranked = true[score.argsort(descending=True)]

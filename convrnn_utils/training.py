@@ -45,7 +45,7 @@ def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0)
     """Mean cross-entropy of the next word, in nats, over all words that are not padding.
 
     Args:
-        logits: a model's answer to ``captions[:, :-1]``: (B, T, V) or (B, T + 1, V), of which
+        logits: a model's answer to ``captions[:, :-1]``: (B, T - 1, V) or (B, T, V), of which
             the last T − 1 answer a word of the caption (see ``decoders``).
         captions: (B, T) ids, from ``<start>`` to ``<end>``, then padding.
         label_smoothing: share of the target spread evenly over all words (arXiv:1512.00567).
@@ -149,7 +149,8 @@ def train(
 
     Raises:
         ValueError: ``folder`` holds a run with other pictures or captions, or another vocabulary,
-            model or setting; or a batch has a single caption.
+            model or setting; ``epochs`` is below 1, ``batch_size`` below two a process, or there
+            are too few captions for one batch.
         torch.OutOfMemoryError: with advice; the last save stays.
     """
     if epochs < 1:
