@@ -119,9 +119,9 @@ def beam_search(
     Args:
         model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
         length_power: of the beams at the end, the one whose log-probability, divided by its
-            number of words, ``<end>`` included, to this power, is highest is taken. 0 takes the most probable one, 1
-            the highest mean over the words (Wu et al., arXiv:1609.08144, have a similar one). It
-            is not negative.
+            number of words, ``<end>`` included, to this power, is highest is taken. 0 takes the
+            most probable one, 1 the highest mean over the words (Wu et al., arXiv:1609.08144, have
+            a similar one). It is not negative.
 
     A search for an image ends when no beam that goes on can still win: words only make a beginning
     less probable.
