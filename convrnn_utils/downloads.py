@@ -105,8 +105,9 @@ def download_released(
         return download(addresses, folder / name, size, release["sha256"])
     except ConnectionError as error:
         raise ConnectionError(
-            f"{error}; check the network and call {call} again, which goes on where it stopped, "
-            f"or name another address in the environment variable {variable}."
+            f"{error}; check the network and call {call} again (or give the same command again), "
+            "which goes on where it stopped, or name another address in the environment variable "
+            f"{variable}."
         ) from error
 
 
@@ -266,6 +267,8 @@ def _in_words(error: Exception, part: Path) -> str:
         return f"no byte came for {SILENCE:g} seconds"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return f"the connection broke off at byte {_length(part):,}"
+    if type(error) is requests.ConnectionError:  # those of its kinds say more
+        return "there is no connection to the server"
     return str(error)
 
 
