@@ -429,7 +429,7 @@ def test_the_weights_of_the_small_cnn_come_with_the_course():
 
 @pytest.mark.parametrize("name", ["resnet51", "", "fasterrcnn_resnet50_fpn", "ResNet-50"])
 def test_a_name_that_there_is_not_is_refused_in_words(name):
-    with pytest.raises(ValueError, match=rf"no encoder '{name}'; try efficientnet_lite0"):
+    with pytest.raises(ValueError, match=rf"no encoder '{name}'; try efficientnet_lite2"):
         create_encoder(name, weights=None)
 
 
