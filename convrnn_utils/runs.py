@@ -116,18 +116,17 @@ def resume(run: Run) -> None:
         raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
     before, now = _flat(content["settings"]), _flat(run.settings)
     other = [name for name, value in now.items() if before.get(name) != value]
+    advice = f"train into another folder (--folder of the command), or delete {run.folder}"
     if "captions" in other:
         raise ValueError(
-            f"{run.folder} holds a run with other pictures or captions; train into another folder "
-            "(--folder of the command), or delete that one to begin again."
+            f"{run.folder} holds a run with other pictures or captions; {advice} to begin again."
         )
     require_vocabulary(content["vocabulary"], run.training.vocabulary, path)
     if other:
         was = ", ".join(f"{name} = {before.get(name)}" for name in other)
         has = ", ".join(f"{name} = {now[name]}" for name in other)
         raise ValueError(
-            f"{path} was begun with {was}, and this run has {has}; train into another folder "
-            f"(--folder of the command), or delete {run.folder} to begin again."
+            f"{path} was begun with {was}, and this run has {has}; {advice} to begin again."
         )
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():

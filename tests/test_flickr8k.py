@@ -303,7 +303,9 @@ def test_an_address_without_a_protocol_is_a_connection_error_in_words(release, d
 
 def test_a_download_that_breaks_off_is_not_taken_for_whole(release, data_home):
     release.longer = 1000
-    with pytest.raises(ConnectionError, match=r"broke off.*flickr8k\(\) again .*, which goes on"):
+    with pytest.raises(
+        ConnectionError, match=r"broke off.*flickr8k\(\) again \(.*\), which goes on"
+    ):
         data.flickr8k(release.address)
     assert_nothing_is_left(data_home, f"{TEXTS}.part", f"{TEXTS}.part.json")
     release.longer = 0
