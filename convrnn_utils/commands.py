@@ -132,7 +132,7 @@ def _train_in(
     folder: Path, options: argparse.Namespace, what: tuple, epochs: int, **settings
 ) -> None:
     """Train ``what``, a model and two data sets, or go on with it, and say how it comes along."""
-    _say(f"{'Going on' if saves_in(folder) else 'Training'} in {folder}.")
+    _say(f"{'Found an earlier run' if saves_in(folder) else 'Training'} in {folder}.")
     history = train(
         *what,
         folder,

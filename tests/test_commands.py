@@ -163,7 +163,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
     assert f"Training in {run}." in said.out
     assert "Interrupted. The same command goes on with a download" in said.err
     main(train.split())
-    assert f"Going on in {run}." in capsys.readouterr().out
+    assert f"Found an earlier run in {run}." in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main([*train.split(), "--hidden-size", "8", "--dropout", "0.2"])
     assert "begun with model.arguments.hidden_size = 16, model.arguments.dropout = 0.4, and" in str(
