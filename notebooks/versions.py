@@ -1,11 +1,12 @@
-"""Write a student's and an instructor's version of each notebook, from the one source.
+"""Write a copy of the course for students, and the lessons with their solutions for instructors.
 
     python notebooks/versions.py        (or: make versions)
 
-The student's version, in build/student, has no outputs and does not say where solutions are; it is
-for the folder notebooks of a copy of the course. The instructor's, in build/instructor, has all
-outputs, and under each exercise its solution as text: a solution is not run there, since it may use
-names that the lesson uses otherwise.
+The students' copy, build/student, is complete: to hand out as it is, as a zip file or a repository.
+Its lessons have no outputs and do not say where solutions are; solutions, the guide, tests and what
+README and Makefile say for teachers are not in it. The instructor's lessons, in build/instructor,
+have all outputs, and under each exercise its solution as text: a solution is not run there, since
+it may use names that the lesson uses otherwise.
 """
 
 import re
@@ -19,6 +20,24 @@ EXERCISE = re.compile(r"^(?:#+ |\*\*)Exercises? (\d+)", re.MULTILINE)
 SAYS_WHERE_SOLUTIONS_ARE = re.compile(
     r"(\s*)(?:Solutions are in\s*\[[^\]]*\]\([^)]*\)[^.]*\."
     r"|Each has a\s+notebook of solutions, in the folder `solutions`; try first\.)(\s*)"
+)
+FOR_TEACHERS = re.compile(r"^[^\n]*for teachers: begin.*?for teachers: end[^\n]*\n", re.M | re.S)
+COPIED = (  # to the students' copy, beside the lessons
+    ".gitignore",
+    "CITATION.cff",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "benchmarks",
+    "convrnn_utils",
+    "data/README.md",
+    "data/captioner",
+    "data/photos",
+    "data/small_cnn",
+    "environment.yml",
+    "notebooks/glossary.md",
+    "pyproject.toml",
+    "requirements.txt",
 )
 BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*colab[^)]*\)\s*")  # it opens the full notebook
 
@@ -77,23 +96,38 @@ def _solutions_as_text(solutions) -> dict[str, str]:
 
 
 def write_versions(target: Path = ROOT / "build") -> list[Path]:
-    """Write all versions under ``target`` anew; return their paths."""
-    written = []
+    """Write all versions under ``target`` anew; return the paths of the notebooks."""
     for name in ("student", "instructor"):
         shutil.rmtree(target / name, ignore_errors=True)
-        (target / name).mkdir(parents=True)
+    (target / "instructor").mkdir(parents=True)
+    _copy_for_students(target / "student")
+    written = []
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         solutions = path.parent / "solutions" / f"{path.stem}_solutions.ipynb"
         versions = {
-            "student": student_version(nbformat.read(path, as_version=4)),
+            "student/notebooks": student_version(nbformat.read(path, as_version=4)),
             "instructor": instructor_version(
                 nbformat.read(path, as_version=4), nbformat.read(solutions, as_version=4)
             ),
         }
-        for name, version in versions.items():
-            nbformat.write(version, target / name / path.name)
-            written.append(target / name / path.name)
+        for folder, version in versions.items():
+            nbformat.write(version, target / folder / path.name)
+            written.append(target / folder / path.name)
     return written
+
+
+def _copy_for_students(target: Path) -> None:
+    """All but the lessons."""
+    for name in COPIED:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            unwanted = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, target / name, ignore=unwanted)
+        else:
+            shutil.copy(ROOT / name, target / name)
+    for name in ("README.md", "Makefile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (target / name).write_text(FOR_TEACHERS.sub("", text), encoding="utf-8")
 
 
 if __name__ == "__main__":
