@@ -1,6 +1,8 @@
 """What a lecturer gets: versions for students and instructors, a guide, exercises that answer."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote
@@ -28,8 +30,14 @@ def lesson(request):
 
 
 def of(written, kind, lesson):
-    path = next(p for p in written if p.parent.name == kind and p.name == lesson.name)
+    path = next(p for p in written if kind in p.parts and p.name == lesson.name)
     return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def students(written):
+    """The copy of the course for students."""
+    return next(path for path in written if "student" in path.parts).parents[1]
 
 
 def sources(notebook):
@@ -112,10 +120,39 @@ def links(notebook):
     return re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
 
 
-def test_links_of_the_students_version_lead_somewhere_in_a_copy_of_the_course(written, lesson):
+def test_links_of_the_students_notebooks_lead_somewhere_in_their_copy(written, students, lesson):
     for target in links(of(written, "student", lesson)):
-        assert (ROOT / "notebooks" / target).exists(), target
-        assert not target.startswith(("solutions", "README")), target  # not in the copy
+        assert (students / "notebooks" / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/README.md", "notebooks/glossary.md"])
+def test_links_of_the_students_pages_lead_somewhere_in_their_copy(students, name):
+    page = students / name
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors
+
+
+def test_the_students_copy_has_no_solution_and_nothing_for_teachers(students):
+    folders = {path.name for path in students.rglob("*") if path.is_dir()}
+    assert not folders & {"solutions", "tests", "book", "__pycache__", "flickr8k", "checkpoints"}
+    for path in [*students.rglob("*.md"), *students.rglob("*.ipynb"), students / "Makefile"]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"for teachers|make (test|versions|book)|solutions/", text), path.name
+
+
+def test_the_students_copy_can_be_set_up_and_used(students):
+    command = ["make", "-n", "lab"]
+    shown = subprocess.run(command, cwd=students, capture_output=True, text=True, check=True)
+    assert "jupyter lab" in shown.stdout
+    script = "from convrnn_utils import data; print(len(data.load_split(data.photos(), 'test')))"
+    environment = {**os.environ, "PYTHONPATH": str(students)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=students, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "24", done.stderr
 
 
 def test_links_of_the_instructors_version_lead_somewhere_where_it_lies(written, lesson):
