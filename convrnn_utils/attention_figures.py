@@ -22,7 +22,7 @@ from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.scene_shapes import place_shares
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_buttons
+from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_buttons, unobserved
 
 # ---------------------------------------------------------------- captions with their maps
 
@@ -168,12 +168,11 @@ def show_film_strip(
     strip.set_xticks(centres, list(words), fontsize=11)
     strip.grid(False)
     for number, (axis, (name, values)) in enumerate(zip(axes[1:, 0], tracks.items(), strict=True)):
-        axis.bar(centres, list(values), width=80, color=PALETTE[number])
+        bars = axis.bar(centres, list(values), width=80, color=PALETTE[number])
+        axis.bar_label(bars, fmt="{:.2f}", fontsize=8)
         axis.set_ylabel(name, fontsize=9)
         axis.tick_params(axis="x", labelbottom=False, labeltop=False)
         axis.grid(False, axis="x")
-        for x, value in zip(centres, values, strict=True):
-            axis.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
         axis.set_ylim(0, 1.3 * max(*values, 1e-9))
     return figure
 
@@ -216,13 +215,11 @@ def show_bars(
     for number, name in enumerate(names):
         places = [group + width * (number - (len(names) - 1) / 2) for group in range(len(groups))]
         heights = [bars.get(name, math.nan) for bars in groups.values()]
-        axis.bar(
+        drawn = axis.bar(
             places, heights, width, label=name, color=PALETTE[number], edgecolor="black",
             hatch=["", "//", "..", "xx"][number % 4], linewidth=0.5,
         )  # fmt: skip
-        for x, height in zip(places, heights, strict=True):
-            if not math.isnan(height):
-                axis.text(x, height, f"{height:.2f}", ha="center", va="bottom", fontsize=8)
+        axis.bar_label(drawn, fmt="{:.2f}", fontsize=8)
     for name, height in (lines or {}).items():
         axis.axhline(height, color="black", ls="--", lw=1)
         axis.text(len(groups) - 0.45, height, name, ha="right", va="bottom", fontsize=9)
@@ -261,38 +258,28 @@ def attention_explorer(
     result = ipywidgets.HTML()
     shown: Image.Image | None = None
     written: Sequence[Written] = []
-    quiet = False  # while several controls change together, so that it is drawn once
 
     def show(_=None) -> None:
-        if quiet:
-            return
         one = written[caption.index]
         result.value = attention_html(shown, one, word.value - 1, row.value - 1, column.value - 1)
 
     def choose_caption(_=None) -> None:
-        nonlocal quiet
-        if quiet:
-            return
-        quiet = True
         one = written[caption.index]
-        word.value, word.max = 1, len(one.words)
-        side = math.isqrt(one.attention.shape[1])
-        row.max = column.max = side
-        brightest = int(one.attention.max(axis=0).argmax())
-        row.value, column.value = brightest // side + 1, brightest % side + 1
-        quiet = False
+        with unobserved(word, show), unobserved(row, show), unobserved(column, show):
+            word.value, word.max = 1, len(one.words)
+            row.max = column.max = math.isqrt(one.attention.shape[1])
+            row.value, column.value = place_of_most(one.attention.max(axis=0))
         show()
 
     def read(image: Image.Image) -> None:
-        nonlocal shown, written, quiet
+        nonlocal shown, written
         shown, written = image, write(image)
-        quiet = True
-        caption.options = [
-            f"{number}: {' '.join(one.words)} ({one.log_probability:.1f})"
-            for number, one in enumerate(written, start=1)
-        ]
-        caption.index = 0
-        quiet = False
+        with unobserved(caption, choose_caption, "index"):
+            caption.options = [
+                f"{number}: {' '.join(one.words)} ({one.log_probability:.1f})"
+                for number, one in enumerate(written, start=1)
+            ]
+            caption.index = 0
         choose_caption()
 
     picture, upload, message = picture_chooser(pictures, read, "picture")
