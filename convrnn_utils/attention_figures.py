@@ -4,7 +4,6 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from convrnn_utils.captioning import place_of_most
+from convrnn_utils.captioning import Caption, place_of_most
 from convrnn_utils.data import read_image
 from convrnn_utils.decoding import attention_of, beams_at_end
 from convrnn_utils.plots import PALETTE, html_image, light_up
@@ -27,25 +26,13 @@ from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_but
 # ---------------------------------------------------------------- captions with their maps
 
 
-class Written(NamedTuple):
-    """A caption, and where the model looked for each word of it.
-
-    Attributes:
-        words: T words, ``<end>`` the last of them unless the caption was cut.
-        log_probability: of the whole caption, in nats.
-        attention: (T, L) weights of the L places of the grid, row by row.
-    """
-
-    words: list[str]
-    log_probability: float
-    attention: numpy.ndarray
-
-
 @torch.inference_mode()
 def captions_of_beam(
     model, image: Tensor, vocabulary: Vocabulary, beam_width: int = 3, max_words: int = 20
-) -> list[Written]:
+) -> list[Caption]:
     """All captions that are in the beam at the end, the most probable first.
+
+    The last word of each is ``<end>``, unless the caption was cut at ``max_words``.
 
     Args:
         model: a captioner that attends, in evaluation mode.
@@ -63,7 +50,7 @@ def captions_of_beam(
         if total == -math.inf:  # there are not so many captions
             continue
         words = [vocabulary.words[word] for word in ids if word != PAD]
-        written.append(Written(words, total, attention[: len(words)]))
+        written.append(Caption(words, attention[: len(words)], total))
     return written
 
 
@@ -236,7 +223,7 @@ def show_bars(
 
 
 def attention_explorer(
-    write: Callable[[Image.Image], Sequence[Written]], pictures: Mapping[str, Path]
+    write: Callable[[Image.Image], Sequence[Caption]], pictures: Mapping[str, Path]
 ) -> Explorer:
     """Follow a caption word by word, and a place of the picture over the words.
 
@@ -257,7 +244,7 @@ def attention_explorer(
         control.layout.width = "11em"
     result = ipywidgets.HTML()
     shown: Image.Image | None = None
-    written: Sequence[Written] = []
+    written: Sequence[Caption] = []
 
     def show(_=None) -> None:
         one = written[caption.index]
@@ -292,7 +279,7 @@ def attention_explorer(
     return Explorer("attention, word by word", [*map(row_of, lines), message, result])
 
 
-def attention_html(picture: Image.Image, written: Written, word: int, row: int, column: int) -> str:
+def attention_html(picture: Image.Image, written: Caption, word: int, row: int, column: int) -> str:
     """One word of a caption as HTML: the picture under its grid, and one place over all words.
 
     Args:

@@ -26,15 +26,16 @@ class Caption(NamedTuple):
     Attributes:
         words: T words.
         attention: the weights (T, L) with which it looked at the L places before each word.
-        choices: for each word the five most probable ones at that point with their
-            probabilities, and the word that was written, should it not be among them.
         log_probability: of the whole caption, its end included, in nats.
+        choices: for each word the five most probable ones at that point with their
+            probabilities, and the word that was written, should it not be among them; empty
+            where nobody asked for them.
     """
 
     words: list[str]
     attention: numpy.ndarray
-    choices: list[dict[str, float]]
     log_probability: float
+    choices: Sequence[dict[str, float]] = ()
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -69,7 +70,7 @@ def caption_picture(
         named = [vocabulary.words[number] for number in numbers.tolist()]
         choices.append({**dict(zip(named, best.tolist(), strict=True)), word: probability})
     weights = attention[0, : len(words)].cpu().numpy()
-    return Caption(words, weights, choices, written.log().sum().item())
+    return Caption(words, weights, written.log().sum().item(), choices)
 
 
 def place_of_most(weights: Sequence[float]) -> tuple[int, int]:
