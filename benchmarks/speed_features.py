@@ -70,7 +70,7 @@ def rate_of_network(network, pictures: torch.Tensor, rounds: int = 5) -> float:
     def one(batch: torch.Tensor) -> None:
         network(batch)
 
-    seconds = in_turn({"network": lambda: list(data.ahead(one, batches, cores))}, rounds)
+    seconds = in_turn({"network": lambda: list(data.prefetch(one, batches, cores))}, rounds)
     return 4 * len(batches) / seconds["network"]
 
 

@@ -41,8 +41,7 @@ def open_archive(path: Path, way_out: str, most_bytes: int = MOST_BYTES) -> Iter
         EOFError,
         KeyError,
         ValueError,
-        NotImplementedError,  # packed in a way that this Python cannot unpack
-        RuntimeError,  # wants a password
+        RuntimeError,  # wants a password, or is packed in a way that this Python cannot unpack
         struct.error,
         OSError,
     ) as error:

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from convrnn_utils.decoders import captions_each
 from convrnn_utils.encoders import ImageEncoder, create_encoder
+from convrnn_utils.text import PAD
 
 
 class ShowAttendTell(nn.Module):
@@ -146,5 +147,5 @@ def doubly_stochastic_penalty(attention: Tensor, captions: Tensor) -> Tensor:
 
     Source: the second term of equation 14 of Show, Attend and Tell, arXiv:1502.03044, without λ.
     """
-    chosen = (captions != 0).unsqueeze(2)
+    chosen = (captions != PAD).unsqueeze(2)
     return ((1 - (attention * chosen).sum(dim=1)) ** 2).sum(dim=1).mean()

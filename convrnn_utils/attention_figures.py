@@ -4,7 +4,6 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from convrnn_utils.captioning import place_of_most
+from convrnn_utils.captioning import Caption, place_of_most
 from convrnn_utils.data import read_image
 from convrnn_utils.decoding import attention_of, beams_at_end
 from convrnn_utils.plots import PALETTE, html_image, light_up
@@ -22,30 +21,18 @@ from convrnn_utils.scene_model import Scene
 from convrnn_utils.scene_reading import ATTRIBUTES, LEXICON
 from convrnn_utils.scene_shapes import place_shares
 from convrnn_utils.text import PAD, Vocabulary
-from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_buttons
+from convrnn_utils.widgets import Explorer, picture_chooser, row_of, turning_buttons, unobserved
 
 # ---------------------------------------------------------------- captions with their maps
-
-
-class Written(NamedTuple):
-    """A caption, and where the model looked for each word of it.
-
-    Attributes:
-        words: T words, ``<end>`` the last of them unless the caption was cut.
-        log_probability: of the whole caption, in nats.
-        attention: (T, L) weights of the L places of the grid, row by row.
-    """
-
-    words: list[str]
-    log_probability: float
-    attention: numpy.ndarray
 
 
 @torch.inference_mode()
 def captions_of_beam(
     model, image: Tensor, vocabulary: Vocabulary, beam_width: int = 3, max_words: int = 20
-) -> list[Written]:
+) -> list[Caption]:
     """All captions that are in the beam at the end, the most probable first.
+
+    The last word of each is ``<end>``, unless the caption was cut at ``max_words``.
 
     Args:
         model: a captioner that attends, in evaluation mode.
@@ -63,7 +50,7 @@ def captions_of_beam(
         if total == -math.inf:  # there are not so many captions
             continue
         words = [vocabulary.words[word] for word in ids if word != PAD]
-        written.append(Written(words, total, attention[: len(words)]))
+        written.append(Caption(words, attention[: len(words)], total))
     return written
 
 
@@ -168,12 +155,11 @@ def show_film_strip(
     strip.set_xticks(centres, list(words), fontsize=11)
     strip.grid(False)
     for number, (axis, (name, values)) in enumerate(zip(axes[1:, 0], tracks.items(), strict=True)):
-        axis.bar(centres, list(values), width=80, color=PALETTE[number])
+        bars = axis.bar(centres, list(values), width=80, color=PALETTE[number])
+        axis.bar_label(bars, fmt="{:.2f}", fontsize=8)
         axis.set_ylabel(name, fontsize=9)
         axis.tick_params(axis="x", labelbottom=False, labeltop=False)
         axis.grid(False, axis="x")
-        for x, value in zip(centres, values, strict=True):
-            axis.text(x, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
         axis.set_ylim(0, 1.3 * max(*values, 1e-9))
     return figure
 
@@ -216,13 +202,11 @@ def show_bars(
     for number, name in enumerate(names):
         places = [group + width * (number - (len(names) - 1) / 2) for group in range(len(groups))]
         heights = [bars.get(name, math.nan) for bars in groups.values()]
-        axis.bar(
+        drawn = axis.bar(
             places, heights, width, label=name, color=PALETTE[number], edgecolor="black",
             hatch=["", "//", "..", "xx"][number % 4], linewidth=0.5,
         )  # fmt: skip
-        for x, height in zip(places, heights, strict=True):
-            if not math.isnan(height):
-                axis.text(x, height, f"{height:.2f}", ha="center", va="bottom", fontsize=8)
+        axis.bar_label(drawn, fmt="{:.2f}", fontsize=8)
     for name, height in (lines or {}).items():
         axis.axhline(height, color="black", ls="--", lw=1)
         axis.text(len(groups) - 0.45, height, name, ha="right", va="bottom", fontsize=9)
@@ -239,7 +223,7 @@ def show_bars(
 
 
 def attention_explorer(
-    write: Callable[[Image.Image], Sequence[Written]], pictures: Mapping[str, Path]
+    write: Callable[[Image.Image], Sequence[Caption]], pictures: Mapping[str, Path]
 ) -> Explorer:
     """Follow a caption word by word, and a place of the picture over the words.
 
@@ -260,39 +244,29 @@ def attention_explorer(
         control.layout.width = "11em"
     result = ipywidgets.HTML()
     shown: Image.Image | None = None
-    written: Sequence[Written] = []
-    quiet = False  # while several controls change together, so that it is drawn once
+    written: Sequence[Caption] = []
 
     def show(_=None) -> None:
-        if quiet:
-            return
         one = written[caption.index]
         result.value = attention_html(shown, one, word.value - 1, row.value - 1, column.value - 1)
 
     def choose_caption(_=None) -> None:
-        nonlocal quiet
-        if quiet:
-            return
-        quiet = True
         one = written[caption.index]
-        word.value, word.max = 1, len(one.words)
-        side = math.isqrt(one.attention.shape[1])
-        row.max = column.max = side
-        brightest = int(one.attention.max(axis=0).argmax())
-        row.value, column.value = brightest // side + 1, brightest % side + 1
-        quiet = False
+        with unobserved(word, show), unobserved(row, show), unobserved(column, show):
+            word.value, word.max = 1, len(one.words)
+            row.max = column.max = math.isqrt(one.attention.shape[1])
+            row.value, column.value = place_of_most(one.attention.max(axis=0))
         show()
 
     def read(image: Image.Image) -> None:
-        nonlocal shown, written, quiet
+        nonlocal shown, written
         shown, written = image, write(image)
-        quiet = True
-        caption.options = [
-            f"{number}: {' '.join(one.words)} ({one.log_probability:.1f})"
-            for number, one in enumerate(written, start=1)
-        ]
-        caption.index = 0
-        quiet = False
+        with unobserved(caption, choose_caption, "index"):
+            caption.options = [
+                f"{number}: {' '.join(one.words)} ({one.log_probability:.1f})"
+                for number, one in enumerate(written, start=1)
+            ]
+            caption.index = 0
         choose_caption()
 
     picture, upload, message = picture_chooser(pictures, read, "picture")
@@ -305,7 +279,7 @@ def attention_explorer(
     return Explorer("attention, word by word", [*map(row_of, lines), message, result])
 
 
-def attention_html(picture: Image.Image, written: Written, word: int, row: int, column: int) -> str:
+def attention_html(picture: Image.Image, written: Caption, word: int, row: int, column: int) -> str:
     """One word of a caption as HTML: the picture under its grid, and one place over all words.
 
     Args:

@@ -17,7 +17,7 @@ from convrnn_utils.data import read_image
 from convrnn_utils.decoding import beam_search, forbid, words_before
 from convrnn_utils.plots import PALETTE, draw_grid, html_image, light_up
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.widgets import Explorer, picture_chooser, row_of
+from convrnn_utils.widgets import Explorer, picture_chooser, row_of, unobserved
 
 
 class Caption(NamedTuple):
@@ -26,15 +26,16 @@ class Caption(NamedTuple):
     Attributes:
         words: T words.
         attention: the weights (T, L) with which it looked at the L places before each word.
-        choices: for each word the five most probable ones at that point with their
-            probabilities, and the word that was written, should it not be among them.
         log_probability: of the whole caption, its end included, in nats.
+        choices: for each word the five most probable ones at that point with their
+            probabilities, and the word that was written, should it not be among them; empty
+            where nobody asked for them.
     """
 
     words: list[str]
     attention: numpy.ndarray
-    choices: list[dict[str, float]]
     log_probability: float
+    choices: Sequence[dict[str, float]] = ()
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -46,7 +47,6 @@ def caption_picture(
     vocabulary: Vocabulary,
     picture: Image.Image,
     beam_width: int = 1,
-    length_power: float = 0.0,
 ) -> Caption:
     """Write a caption for one picture.
 
@@ -54,11 +54,11 @@ def caption_picture(
         model: a captioner that attends, such as ``ShowAttendTell``, in evaluation mode.
         vocabulary: the model's.
         picture: of any size.
-        beam_width, length_power: see ``beam_search``; a beam of 1 is greedy search.
+        beam_width: see ``beam_search``; a beam of 1 is greedy search.
     """
     pictures = model.cnn.preprocess(picture).unsqueeze(0).to(next(model.parameters()).device)
     features = model.cnn(pictures)  # (1, L, D)
-    ids = beam_search(model, features, beam_width=beam_width, length_power=length_power)
+    ids = beam_search(model, features, beam_width=beam_width)
     logits, attention = model.forward_with_attention(features, words_before(ids))
     probabilities = forbid(logits[0]).softmax(dim=1)  # (T, V)
     written = probabilities.gather(1, ids[0].unsqueeze(1)).squeeze(1)
@@ -70,7 +70,7 @@ def caption_picture(
         named = [vocabulary.words[number] for number in numbers.tolist()]
         choices.append({**dict(zip(named, best.tolist(), strict=True)), word: probability})
     weights = attention[0, : len(words)].cpu().numpy()
-    return Caption(words, weights, choices, written.log().sum().item())
+    return Caption(words, weights, written.log().sum().item(), choices)
 
 
 def place_of_most(weights: Sequence[float]) -> tuple[int, int]:
@@ -149,9 +149,8 @@ def caption_explorer(
     def write_again(_=None) -> None:
         nonlocal caption
         caption = write(picture, width.value)
-        number.unobserve(show, "value")  # so that it is drawn once
-        number.value, number.max = 0, len(caption.words)
-        number.observe(show, "value")
+        with unobserved(number, show):
+            number.value, number.max = 0, len(caption.words)
         show()
 
     def choose(chosen: Image.Image) -> None:

@@ -115,17 +115,13 @@ def load_trained_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def require_weights(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     """Raise a ``ValueError`` in words where tensors differ in name or shape from those expected."""
-    wrong = {name for name in expected.keys() | weights.keys() if not _fit(name, expected, weights)}
+    wanted, given = ({n: w.shape for n, w in side.items()} for side in (expected, weights))
+    wrong = {name for name, _ in wanted.items() ^ given.items()}
     if wrong:
         raise ValueError(
             f"the weights do not fit the model: {len(wrong)} tensors are missing or differ in "
             f"shape, among them {min(wrong)}; build the model with the checkpoint's arguments."
         )
-
-
-def _fit(name: str, expected: dict[str, Tensor], weights: dict[str, Tensor]) -> bool:
-    both = name in expected and name in weights
-    return both and expected[name].shape == weights[name].shape
 
 
 def describe_model(model: ConvRNN | ShowAttendTell) -> dict:

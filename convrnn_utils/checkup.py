@@ -21,16 +21,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import ipywidgets
-import torch
-
 from convrnn_utils import hosted
-from convrnn_utils.env import data_folder, describe, device, profile, repository
-from convrnn_utils.widgets import Explorer
+
+INSTALL = "python -m pip install -r requirements.txt"
+if __name__ == "__main__" and (missing := hosted.missing_packages()):  # else an import would fail
+    sys.exit(f"This Python lacks {', '.join(missing)}; in the folder of the course: {INSTALL}")
+
+import torch  # noqa: E402
+
+from convrnn_utils.env import data_folder, describe, device, profile, repository  # noqa: E402
+from convrnn_utils.files import nearest_folder  # noqa: E402
 
 FINE, MISSING, PROBLEM = "fine", "missing", "problem"
 PYTHON_FROM, PYTHON_BELOW = (3, 10), (3, 15)
-INSTALL = "python -m pip install -r requirements.txt"
 
 
 class Finding(NamedTuple):
@@ -90,26 +93,18 @@ def table(findings: Sequence[Finding]) -> str:
 def report(findings: Sequence[Finding]) -> str:
     """What to put into an issue: course, system, packages, findings; no names and no folders."""
     packages = ", ".join(f"{name} {_version(name)}" for name in hosted.requirements())
+    try:
+        run = describe()
+    except ValueError as error:  # a profile that there is not; its finding says what to do
+        run = str(error)
     lines = [
         f"Course: {_course()}",
         f"System: {platform.platform()}",
-        describe(),
+        run,
         *textwrap.wrap(f"Packages: {packages}", 100),
         table(findings),
     ]
     return "\n".join(["```text", *lines, "```"])
-
-
-def widget_test() -> Explorer:
-    """A button whose label says, once it is pressed, that widgets work."""
-    button = ipywidgets.Button(description="press me")
-    button.layout.width = "20em"
-
-    def answer(_) -> None:
-        button.description = "pressed: widgets work here"
-
-    button.on_click(answer)
-    return Explorer("a button to press", [button])
 
 
 # ---------------------------------------------------------------- one function a thing
@@ -188,7 +183,7 @@ def _memory() -> tuple[str, ...]:
 
 
 def _disk() -> tuple[str, ...]:
-    free = shutil.disk_usage(_existing(data_folder())).free / 1e9
+    free = shutil.disk_usage(nearest_folder(data_folder())).free / 1e9
     if free < 1:
         way_out = "make room, or set CONVRNN_DATA to a folder on another disk"
         return PROBLEM, f"{free:.1f} GB free; drawn scenes and checkpoints need up to 1", way_out
@@ -198,7 +193,7 @@ def _disk() -> tuple[str, ...]:
 
 def _folder() -> tuple[str, ...]:
     try:
-        with tempfile.TemporaryFile(dir=_existing(data_folder())):
+        with tempfile.TemporaryFile(dir=nearest_folder(data_folder())):
             return FINE, "files can be written there"
     except OSError as error:
         way_out = "set CONVRNN_DATA to a folder of your own before you start Jupyter"
@@ -316,11 +311,6 @@ def _version(package: str) -> str:
 def _numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, which can be compared: 2.15.0+cu130 is (2, 15, 0)."""
     return tuple(int(number) for number in re.match(r"[\d.]*\d", version)[0].split("."))
-
-
-def _existing(folder: Path) -> Path:
-    """A folder, or where it is not made yet, the nearest above it that is."""
-    return next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
 
 
 def _course() -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from convrnn_utils import plots
-from convrnn_utils.widgets import Explorer, row_of
+from convrnn_utils.widgets import Explorer, row_of, unobserved
 
 KERNELS = {
     "leave as it is": (0, 0, 0, 0, 1, 0, 0, 0, 0),
@@ -144,9 +144,8 @@ def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], dep
         depths: names of the depths.
     """
     figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True)
-    styles = (("o", "-"), ("s", "--"), ("^", ":"))
     for axis, (question, lines) in zip(axes.flat, scores.items(), strict=True):
-        for (line, values), (marker, style) in zip(lines.items(), styles, strict=False):
+        for (line, values), (marker, style) in zip(lines.items(), plots.LINES, strict=False):
             if values is None:
                 axis.plot([], [], marker=marker, ls=style, label=line)  # keeps colours in step
                 continue
@@ -284,8 +283,11 @@ def kernel_explorer(pictures: Mapping[str, Image.Image]) -> Explorer:
     photograph = ipywidgets.Dropdown(options=list(small), description="photograph")
     preset = ipywidgets.Dropdown(options=[*KERNELS, "your own"], description="kernel")
     preset.value = "edge: dark left, bright right"
-    labels = [f"row {row}, column {column}" for row in "123" for column in "123"]
-    numbers = [_slider(f"{label[4]},{label[-1]}", label) for label in labels]
+    numbers = [
+        _slider(f"{row},{column}", f"row {row}, column {column}")
+        for row in "123"
+        for column in "123"
+    ]
     bias = _slider("bias", "the bias, added everywhere")
     relu = ipywidgets.Checkbox(description="then ReLU", indent=False)
     result = ipywidgets.HTML()
@@ -305,15 +307,13 @@ def kernel_explorer(pictures: Mapping[str, Image.Image]) -> Explorer:
     def choose(_=None) -> None:
         if preset.value in KERNELS:
             for number, value in zip(numbers, KERNELS[preset.value], strict=True):
-                number.unobserve(change, "value")  # so that it is drawn once
-                number.value = value
-                number.observe(change, "value")
+                with unobserved(number, change):
+                    number.value = value
         show()
 
     def change(_) -> None:
-        preset.unobserve(choose, "value")
-        preset.value = "your own"
-        preset.observe(choose, "value")
+        with unobserved(preset, choose):
+            preset.value = "your own"
         show()
 
     preset.observe(choose, "value")

@@ -51,13 +51,10 @@ ARCHIVES = {
 # What is made of each archive: a folder of pictures, or the files named.
 PICTURES = {2014: ("train2014", "val2014"), 2017: ("train2017", "val2017")}
 TEXTS = {
-    2014: ("caption_datasets.zip", {"dataset_coco.json": "dataset_coco.json"}),
+    2014: ("caption_datasets.zip", ["dataset_coco.json"]),
     2017: (
         "annotations_trainval2017.zip",
-        {
-            f"annotations/captions_{part}.json": f"annotations/captions_{part}.json"
-            for part in PICTURES[2017]
-        },
+        [f"annotations/captions_{part}.json" for part in PICTURES[2017]],
     ),
 }
 
@@ -107,15 +104,15 @@ def _fetch(folder: Path, year: int, address: str | Sequence[str] | None) -> None
     archives = data_folder() / f"coco{year}-archives"
     wanted = [part for part in PICTURES[year] if not (folder / "images" / part).exists()]
     texts, members = TEXTS[year]
-    texts_missing = not all((folder / target).exists() for target in members.values())
+    texts_missing = not all((folder / member).exists() for member in members)
     sizes = [ARCHIVES[f"{part}.zip"]["bytes"] for part in wanted]
     if sizes:  # one archive at a time lies beside the pictures
         there = fetched((f"{part}.zip" for part in wanted), archives)
         require_room(folder, sum(sizes) + max(sizes) - there, f"COCO {year}")
     if texts_missing:
         with _archive(archives, texts, address) as archive:
-            for member, target in members.items():
-                with complete_or_absent(folder / target) as unfinished:
+            for member in members:
+                with complete_or_absent(folder / member) as unfinished:
                     unfinished.write_bytes(archive.read(member))
     for part in wanted:
         with (

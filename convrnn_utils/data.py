@@ -23,7 +23,7 @@ from random import Random
 import numpy
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from convrnn_utils.coco import coco
@@ -141,7 +141,7 @@ def readable(split: Split) -> Split:
     if path.exists():
         broken = json.loads(path.read_text(encoding="utf-8"))
     else:
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        with ThreadPoolExecutor(_cores_to_read()) as pool:
             found = pool.map(_complaint, split.paths)
             found = list(tqdm(found, total=len(split), desc="looking at pictures", leave=False))
         broken = {str(row): complaint for row, complaint in enumerate(found) if complaint}
@@ -203,7 +203,7 @@ class Pictures:
         self.kept = None
         if in_memory:
             batches = _batches_of(32, len(self))
-            parts = ahead(self.__getitem__, batches, _cores_to_read())
+            parts = prefetch(self.__getitem__, batches, _cores_to_read())
             bar = tqdm(parts, total=len(batches), desc="pictures", leave=False)
             self.kept = torch.cat(list(bar))
 
@@ -271,7 +271,6 @@ def cached_features(
     name = f"{split.name.replace('/', '-')}-{encoder.name}-{encoder.size}-{kind}"
     path = data_folder() / "features" / f"{name}-{_fingerprint(split, encoder)}.npy"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with complete_or_absent(path) as unfinished:
             _write_features(
                 unfinished, Pictures(split, encoder, view=view), encoder, pooled, batch_size
@@ -306,7 +305,7 @@ def _write_features(
     # A GPU does its part of one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
     cores = torch.get_num_threads() if on_cpu else _cores_to_read()
-    with contextlib.closing(ahead(work, batches, cores)) as results, path.open("wb") as file:
+    with contextlib.closing(prefetch(work, batches, cores)) as results, path.open("wb") as file:
         done = results if on_cpu else map(features_of, results)
         bar = tqdm(done, total=len(batches), desc=f"features ({encoder.name})", leave=False)
         for number, batch in enumerate(bar):
@@ -329,7 +328,7 @@ def _cores_to_read() -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def ahead(work: Callable, batches: Sequence, cores: int) -> Iterator:
+def prefetch(work: Callable, batches: Sequence, cores: int) -> Iterator:
     """``work(batch)`` of each batch in order; threads are ahead with those that follow.
 
     Args:
@@ -447,8 +446,8 @@ def _cut(ids: list[int], max_words: int) -> list[int]:
 
 def pad_captions(captions: Sequence[Sequence[int]]) -> Tensor:
     """Captions of different lengths as one tensor (B, T) of ids, filled up with ``<pad>``."""
-    longest = max(len(caption) for caption in captions)
-    return torch.tensor([[*caption, *[PAD] * (longest - len(caption))] for caption in captions])
+    rows = [torch.tensor(caption) for caption in captions]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 
 
 def batch_indices(dataset: CaptionDataset, batch_size: int, seed: int) -> list[list[int]]:

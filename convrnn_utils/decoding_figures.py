@@ -10,10 +10,9 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from convrnn_utils.plots import PALETTE, html_image
-from convrnn_utils.widgets import Explorer, picture_html, row_of, turning_buttons
+from convrnn_utils.plots import LINES, PALETTE, html_image
+from convrnn_utils.widgets import Explorer, picture_html, row_of, turning_buttons, unobserved
 
-MARKERS = ["o", "s", "^", "D", "v", "P"]
 BESIDE = "flex:none;align-self:flex-start"  # a picture beside text that keeps its shape
 
 
@@ -118,7 +117,13 @@ def best_path(steps: Sequence[Sequence[Candidate]]) -> list[int]:
     """The place, at each step, of what leads to the most probable beginning of the last step."""
     if not steps:
         return []
-    places = [max(range(len(steps[-1])), key=lambda place: steps[-1][place].log_probability)]
+    last = range(len(steps[-1]))
+    return _path_to(steps, max(last, key=lambda place: steps[-1][place].log_probability))
+
+
+def _path_to(steps: Sequence[Sequence[Candidate]], place: int) -> list[int]:
+    """The place, at each step, of what leads to a place of the last step."""
+    places = [place]
     for candidates in reversed(steps[1:]):
         places.insert(0, candidates[places[0]].parent)
     return places
@@ -190,8 +195,8 @@ def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_lab
         for number, (name, points) in enumerate(curves.items()):
             places = range(len(points))
             axis.plot(
-                places, list(points.values()), marker=MARKERS[number], label=name,
-                color=PALETTE[number], ls=["-", "--", "-."][number % 3],
+                places, list(points.values()), marker=LINES[number][0], label=name,
+                color=PALETTE[number], ls=LINES[number][1],
             )  # fmt: skip
             axis.set_xticks(places, list(points))
         axis.set(xlabel=x_label, ylabel=label)
@@ -215,7 +220,7 @@ def show_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]
         for row, (name, (point, low, high)) in enumerate(panel.items()):
             number = names.index(name)  # a name has one colour and marker in all panels
             axis.plot([low, high], [row, row], color=PALETTE[number], lw=3)
-            axis.plot(point, row, MARKERS[number], color=PALETTE[number], ms=9)
+            axis.plot(point, row, LINES[number][0], color=PALETTE[number], ms=9)
         if any(low < 0 for _, low, _ in panel.values()):
             axis.axvline(0, color="0.3", ls=":")
         axis.set(xlabel=label, yticks=range(len(panel)), yticklabels=list(panel))
@@ -276,15 +281,14 @@ def loss_explorer(
     def begin(_=None) -> None:
         nonlocal judged
         judged = judge(picture.index, caption.value)
-        word.unobserve(show, "value")  # so that it is drawn once
-        word.max = len(judged)
-        word.observe(show, "value")
+        with unobserved(word, show):
+            word.max = len(judged)
         show()
 
     def turn(_=None) -> None:
-        caption.unobserve(begin, "value")
-        caption.options, caption.value = list(captions[picture.index]), captions[picture.index][0]
-        caption.observe(begin, "value")
+        own = captions[picture.index]
+        with unobserved(caption, begin):
+            caption.options, caption.value = list(own), own[0]
         begin()
 
     picture.observe(turn, "value")
@@ -321,9 +325,8 @@ def beam_explorer(
     def begin(_=None) -> None:
         nonlocal steps
         steps = search(picture.index, width.value)
-        slider.unobserve(show, "value")  # so that it is drawn once
-        slider.max, slider.value = len(steps), 1
-        slider.observe(show, "value")
+        with unobserved(slider, show):
+            slider.max, slider.value = len(steps), 1
         show()
 
     picture.observe(begin, "value")
@@ -335,11 +338,9 @@ def beam_explorer(
 
 
 def _beginning(steps: Sequence[Sequence[Candidate]], length: int, place: int) -> str:
-    words, last = [], steps[length - 1][place]
-    for candidates in reversed(steps[:length]):
-        words.insert(0, candidates[place].word)
-        place = candidates[place].parent
-    return f"{' '.join(word for word in words if word)} ({last.log_probability:.2f})"
+    steps = steps[:length]
+    words = [step[at].word for step, at in zip(steps, _path_to(steps, place), strict=True)]
+    return f"{' '.join(filter(None, words))} ({steps[-1][place].log_probability:.2f})"
 
 
 def sampling_explorer(

@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-from convrnn_utils.files import flush_to_disk
+from convrnn_utils.files import flush_to_disk, nearest_folder
 
 ATTEMPTS = 5  # in a row that bring no byte more, before an address is given up
 FIRST_PAUSE = 1.0  # seconds before the second attempt; each pause is twice the one before
@@ -118,8 +118,7 @@ def fetched(names: Iterable[str], folder: Path) -> int:
 
 def require_room(folder: Path, needed: int, what: str) -> None:
     """Raise an ``OSError`` in words where a disk has less than ``needed`` bytes free."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(nearest_folder(folder)).free
     if free < needed:
         raise OSError(
             f"{what} needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; "

@@ -70,6 +70,8 @@ def alone(path: Path) -> Iterator[None]:
         lock.acquire()
     try:
         _remove_unfinished(path)
+        for left in list(path.rglob(".*.unfinished")):  # of files in a folder
+            _remove(left)
         yield
     finally:
         lock.release()
@@ -124,6 +126,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def nearest_folder(path: Path) -> Path:
+    """A folder, or if it does not exist yet, the nearest one above it that does."""
+    return next(place for place in (path.resolve(), *path.resolve().parents) if place.is_dir())
 
 
 def read_image(path: Path) -> Image.Image:
@@ -189,14 +196,7 @@ def open_captions(folder: Path, split: str) -> COCO:
         with contextlib.redirect_stdout(io.StringIO()):
             annotations.createIndex()
         _check_captions(annotations.dataset["images"], annotations.dataset["annotations"])
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AssertionError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a COCO captions file ({type(error).__name__}: {error}); it needs the "
             "lists 'images' (id, file_name) and 'annotations' (id, image_id, caption)."

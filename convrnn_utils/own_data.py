@@ -23,6 +23,8 @@ from convrnn_utils.files import (
 from convrnn_utils.text import tokenize
 
 SPLITS = ("train", "val", "test")
+TAKEN = {"captioner", "checkpoints", "coco2014", "coco2017", "features", "flickr8k", "photos"}
+TAKEN |= {"small_cnn"}  # folders of the course among the data; and scenes-6000 and its like
 
 
 def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
@@ -50,8 +52,13 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; check its name.")
-    made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
     folder = data_folder() / (name or path.stem)
+    if folder.name.lower() in TAKEN or folder.name.startswith("scenes-"):
+        raise ValueError(
+            f"data/{folder.name} is a folder of the course; give {path} another name, which is "
+            "that of the data set, too."
+        )
+    made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
     complaints: list[str] = []
     with alone(folder):
         if not folder.exists():
@@ -77,7 +84,7 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 def _convert(path: Path, folder: Path, seed: int) -> list[str]:
     """Make the data set; the complaints are about lines that are left out."""
     (folder / "images").mkdir(parents=True)
-    records: dict[str, dict] = {}
+    records: dict[Path, dict] = {}
     complaints = []
     for line, row in tqdm(_rows(path), desc="pictures", leave=False):
         try:
@@ -91,11 +98,7 @@ def _convert(path: Path, folder: Path, seed: int) -> list[str]:
         raise ValueError(f"{path} has fewer than three pictures that can be used.{reasons}")
     _deal_out(list(records.values()), seed)
     for split in SPLITS:
-        own = [
-            {key: value for key, value in record.items() if key != "split"}
-            for record in records.values()
-            if record["split"] == split
-        ]
+        own = [record for record in records.values() if record["split"] == split]
         if not own:
             raise ValueError(f"{path} has no picture for the split {split}.")
         write_captions(folder, split, own)
@@ -125,7 +128,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path} is no CSV file that can be read: {error}.") from error
 
 
-def _add(records: dict[str, dict], row: dict[str, str], home: Path, images: Path) -> None:
+def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Path) -> None:
     """Take in one line; raise an error in words where that cannot be."""
     name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
     split = (row.get("split") or "").strip() or None
@@ -137,21 +140,22 @@ def _add(records: dict[str, dict], row: dict[str, str], home: Path, images: Path
         raise ValueError("its caption has no word.")
     if split not in (None, *SPLITS):
         raise ValueError(f"its split is {split!r}, and not train, val or test.")
-    if name not in records:
-        read_image(home / name)
+    file = (home / name).resolve()  # one picture may be named in two ways
+    if file not in records:
+        read_image(file)
         number = len(records)
         file_name = f"{number:06d}{Path(name).suffix.lower()}"
-        shutil.copyfile(home / name, images / file_name)
-        records[name] = {
+        shutil.copyfile(file, images / file_name)
+        records[file] = {
             "id": number,
             "file_name": file_name,
             "original": name,
             "captions": [],
             "split": split,
         }
-    elif records[name]["split"] != split:
+    elif records[file]["split"] != split:
         raise ValueError(f"{name} is in another split on an earlier line.")
-    records[name]["captions"].append(caption)
+    records[file]["captions"].append(caption)
 
 
 def _deal_out(records: list[dict], seed: int) -> None:

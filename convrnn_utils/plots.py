@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 import math
 import re
 import textwrap
@@ -19,10 +20,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from convrnn_utils.data import read_image
-from convrnn_utils.text import tokenize
+from convrnn_utils.text import PAD, tokenize
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in the order seaborn has them.
 PALETTE = seaborn.color_palette("colorblind")
+# A marker and a line style for each colour, for those who cannot tell the colours apart at all.
+LINES = list(zip("os^DvPX*<>", itertools.cycle(["-", "--", "-.", ":"]), strict=False))
 
 
 def set_style() -> None:
@@ -377,11 +380,10 @@ def rank_frequency(counts: dict[str, Counter]) -> Figure:
         counts: how often each word occurs, by the name of the data set.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.8))
-    markers = iter("os^Dv")
-    for name, words in counts.items():
+    for (name, words), (marker, _) in zip(counts.items(), itertools.cycle(LINES), strict=False):
         shares = numpy.sort(list(words.values()))[::-1] / words.total()
         ranks = numpy.arange(1, len(shares) + 1)
-        axis.loglog(ranks, shares, marker=next(markers), markersize=3.5, lw=0, label=name)
+        axis.loglog(ranks, shares, marker=marker, markersize=3.5, lw=0, label=name)
     longest = max(len(words) for words in counts.values())
     ranks = numpy.array([1, longest])
     axis.loglog(ranks, 0.12 / ranks, color="black", lw=1.2, ls="--", label="Zipf: share ∝ 1 / rank")
@@ -397,13 +399,13 @@ def vocabulary_growth(words: dict[str, Sequence[str]]) -> Figure:
         words: all words in the order of reading, by the name of the data set.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.8))
-    for (name, sequence), style in zip(words.items(), ("-", "--", "-.", ":"), strict=False):
+    for (name, sequence), (_, line) in zip(words.items(), itertools.cycle(LINES), strict=False):
         first = {}
         for position, word in enumerate(sequence, start=1):
             first.setdefault(word, position)
         read = [*first.values(), len(sequence)]
         axis.step(
-            read, [*range(1, len(first) + 1), len(first)], where="post", ls=style, lw=2, label=name
+            read, [*range(1, len(first) + 1), len(first)], where="post", ls=line, lw=2, label=name
         )
     axis.set(xscale="log", yscale="log", xlabel="words read", ylabel="different words met")
     axis.legend()
@@ -447,7 +449,7 @@ def show_padding(batches: dict[str, Sequence]) -> Figure:
         1, len(batches), figsize=(3.3 * len(batches), 3.6), sharex=True, sharey=True, squeeze=False
     )
     for axis, (name, batch) in zip(axes[0], batches.items(), strict=True):
-        words = numpy.asarray(batch) != 0
+        words = numpy.asarray(batch) != PAD
         colours = matplotlib.colors.ListedColormap(["#f3d9b1", PALETTE[0]])
         axis.imshow(words, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axis.set(title=f"{name}\n{1 - words.mean():.0%} padding", xlabel="position in the caption")

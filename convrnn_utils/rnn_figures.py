@@ -9,11 +9,8 @@ import numpy
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convrnn_utils.plots import PALETTE, html_image
+from convrnn_utils.plots import LINES, PALETTE, html_image
 from convrnn_utils.widgets import Explorer, row_of, turning_buttons
-
-LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]
-
 
 # ---------------------------------------------------------------- figures
 

@@ -64,21 +64,16 @@ def _paint(canvas: numpy.ndarray, scene: Scene, light: numpy.ndarray) -> numpy.n
     """Paint the things of a scene onto the canvas, and round it to bytes, (96, 96, 3)."""
     for thing in scene.things:
         _paint_thing(canvas, thing, light)
-    levels = numpy.minimum(numpy.maximum(canvas * 255 + 0.5, 0), 255).astype(numpy.uint8)
+    levels = numpy.clip(canvas * 255 + 0.5, 0, 255).astype(numpy.uint8)
     return numpy.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 # ---------------------------------------------------------------- tools
 
 
-def _limit(value: numpy.ndarray) -> numpy.ndarray:
-    """Below 0 to 0, above 1 to 1."""
-    return numpy.minimum(numpy.maximum(value, 0), 1)
-
-
 def _soft(value: numpy.ndarray) -> numpy.ndarray:
     """0 below 0, 1 above 1, and a smooth step between."""
-    value = _limit(value)
+    value = numpy.clip(value, 0, 1)
     return value * value * (3 - 2 * value)
 
 
@@ -160,7 +155,7 @@ def _scatter(canvas: numpy.ndarray, kind: str, random: RandomState) -> None:
         scale = 0.6 + 0.6 * scale
         x, y = rotate(MARK, MARK[:, None], 2 * turn - 1)
         outside = length(x / (long * scale), y / (wide * scale))
-        cover = _limit((1 - outside) * wide + 0.5) * 0.85
+        cover = numpy.clip((1 - outside) * wide + 0.5, 0, 1) * 0.85
         top, left = math.floor(row * (SIZE - 13)), math.floor(column * (SIZE - 13))
         patch = canvas[:, top : top + 13, left : left + 13]
         paint = numpy.array(colours[math.floor(colour * len(colours))])[:, None, None]
@@ -172,7 +167,7 @@ def _scatter(canvas: numpy.ndarray, kind: str, random: RandomState) -> None:
 
 def _stripes(position: numpy.ndarray, period: float) -> numpy.ndarray:
     """Bands of 0 and 1 with smooth edges."""
-    return _limit((_wave(position / period) - 0.5) * period + 0.5)
+    return numpy.clip((_wave(position / period) - 0.5) * period + 0.5, 0, 1)
 
 
 def _pattern(pattern: str, x: numpy.ndarray, y: numpy.ndarray, radius: float) -> numpy.ndarray:
@@ -185,7 +180,7 @@ def _pattern(pattern: str, x: numpy.ndarray, y: numpy.ndarray, radius: float) ->
         x = x + 0.5 * period * (row - 2 * numpy.floor(row / 2))  # every other row half a step on
         column = numpy.floor(x / period)
         outside = length(x - period * (column + 0.5), y - period * (row + 0.5))
-        return _limit(0.31 * period - outside + 0.5)
+        return numpy.clip(0.31 * period - outside + 0.5, 0, 1)
     if pattern == "checked":
         across, down = _stripes(x, 1.5 * period), _stripes(y, 1.5 * period)
         return across + down - 2 * across * down
@@ -209,9 +204,9 @@ def _paint_thing(canvas: numpy.ndarray, thing: Thing, light: numpy.ndarray) -> N
     share = _pattern(thing.pattern, x, y, radius)
     paint = _mix(numpy.array(colour) * light, numpy.array(second) * light, share)
 
-    rim = _limit(1 + outside / (0.30 * radius))
+    rim = numpy.clip(1 + outside / (0.30 * radius), 0, 1)
     paint = paint * (1.04 - 0.10 * (x + y) / radius - 0.22 * rim * rim)  # lit from the top left
     right, down = x / radius + 0.35, y / radius + 0.42
     shine = numpy.maximum(1 - (right * right + down * down) / 0.12, 0)
     paint += (1 - paint) * (0.30 * shine * (1 - rim))
-    patch += (paint - patch) * _limit(0.5 - outside)
+    patch += (paint - patch) * numpy.clip(0.5 - outside, 0, 1)

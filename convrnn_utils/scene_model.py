@@ -77,12 +77,7 @@ class Scene:
 
     def to_json(self) -> dict:
         """The scene as a dictionary that ``json`` can write."""
-        return {
-            "things": [asdict(thing) for thing in self.things],
-            "background": self.background,
-            "seed": self.seed,
-            "overlaps": [list(pair) for pair in self.overlaps],
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict) -> "Scene":
@@ -109,8 +104,7 @@ class Clip:
 
     def to_json(self) -> dict:
         """The clip as a dictionary that ``json`` can write."""
-        scenes = [scene.to_json() for scene in self.scenes]
-        return {"scenes": scenes, "action": self.action, "movers": list(self.movers)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict) -> "Clip":

@@ -139,7 +139,7 @@ def _apart(things: tuple[Thing, ...]) -> bool:
 # ---------------------------------------------------------------- clips
 
 
-def sample_clip(random: RandomState, frames: int = 12, held_out: bool = False) -> Clip:
+def sample_clip(random: RandomState, frames: int = 12) -> Clip:
     """Draw a clip by lot, with one action out of ``ACTIONS``.
 
     Actions come in pairs that are each other played backwards (left and right, grow and shrink,
@@ -148,7 +148,6 @@ def sample_clip(random: RandomState, frames: int = 12, held_out: bool = False) -
     Args:
         random: the source of chance.
         frames: 8 to 16.
-        held_out: as for ``sample_scene``.
 
     Raises:
         ValueError: ``frames`` is out of its range.
@@ -158,7 +157,7 @@ def sample_clip(random: RandomState, frames: int = 12, held_out: bool = False) -
     action = choose(random, ACTIONS)
     number = 2 if action in ("meet", "part") else 1
     while True:
-        scene = sample_scene(random, held_out)
+        scene = sample_scene(random)
         if len(scene.things) < number or scene.overlaps:
             continue
         if action in ("grow", "shrink"):

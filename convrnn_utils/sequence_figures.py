@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import numpy
 from matplotlib.figure import Figure
 
-from convrnn_utils.plots import PALETTE, html_image
+from convrnn_utils.env import check_shape
+from convrnn_utils.plots import LINES, PALETTE, html_image
 from convrnn_utils.widgets import Explorer, row_of
 
 
@@ -159,11 +160,7 @@ class Steps:
 
     def __post_init__(self):
         count, steps = self.states.shape[:2]
-        if self.probabilities.shape != (count, steps, len(self.classes)):
-            raise ValueError(
-                f"probabilities have the shape {self.probabilities.shape}, but there are {count} "
-                f"sequences of {steps} steps and {len(self.classes)} classes."
-            )
+        check_shape(self.probabilities, count, steps, len(self.classes))
         if not len(self.pictures) == len(self.truths) == count:
             raise ValueError(
                 f"{len(self.pictures)} pictures and {len(self.truths)} truths do not fit {count} "
@@ -220,8 +217,8 @@ def show_steps(steps: Steps, number: int, step: int) -> Figure:
     middle.xaxis.get_major_locator().set_params(integer=True)
     middle.set_title("state (orange −1, purple +1)", fontsize=11)
     middle.grid(False)
-    styles = [(line, marker) for line in ("-", "--") for marker in "os^D"]
-    for index, (name, (line, marker)) in enumerate(zip(steps.classes, styles, strict=False)):
+    for index, name in enumerate(steps.classes):
+        marker, line = LINES[index]
         right.plot(
             range(1, step + 1), steps.probabilities[number, :step, index], line, marker=marker,
             ms=4, color=PALETTE[index], label=name,

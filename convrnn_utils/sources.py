@@ -53,7 +53,11 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
 def photos() -> Path:
     """The photographs that come with the course: one split, ``test``; no model trains on them."""
     folder = repository() / "data" / "photos"
-    return _require(folder, "the course's photographs", "clone the repository again")
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"the course's photographs are not at {folder}; clone the repository again."
+        )
+    return folder
 
 
 def flickr8k(address: str | Sequence[str] | None = None) -> Path:
@@ -129,9 +133,3 @@ def _read_flickr8k_texts(archive: Path) -> tuple[dict[str, list[str]], dict[str,
             for ours, theirs in {"train": "train", "val": "dev", "test": "test"}.items()
         }
     return captions, split_of
-
-
-def _require(path: Path, what: str, way_out: str) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{what} are not at {path}; {way_out}.")
-    return path

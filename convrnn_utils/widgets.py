@@ -1,8 +1,9 @@
 """The explorers: figures that answer to the reader, worked with the mouse or the keyboard."""
 
+import contextlib
 import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets
@@ -30,6 +31,16 @@ def row_of(controls: Sequence) -> ipywidgets.HBox:
     return row
 
 
+@contextlib.contextmanager
+def unobserved(control, show: Callable, name: str = "value") -> Iterator[None]:
+    """Change a control without a call of ``show``, so that what it shows is drawn once."""
+    control.unobserve(show, name)
+    try:
+        yield
+    finally:
+        control.observe(show, name)
+
+
 def turning_buttons(number, back_tip: str, further_tip: str) -> list[ipywidgets.Button]:
     """Two buttons that move ``number``, an ``IntSlider`` or the like, one back and one on."""
     back = ipywidgets.Button(description="previous", tooltip=back_tip)
@@ -47,6 +58,18 @@ def turning_buttons(number, back_tip: str, further_tip: str) -> list[ipywidgets.
     number.observe(at_the_ends, ["value", "max"])
     at_the_ends()
     return [back, further]
+
+
+def widget_test() -> Explorer:
+    """A button whose label says, once it is pressed, that widgets work."""
+    button = ipywidgets.Button(description="press me")
+    button.layout.width = "20em"
+
+    def answer(_) -> None:
+        button.description = "pressed: widgets work here"
+
+    button.on_click(answer)
+    return Explorer("a button to press", [button])
 
 
 def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
@@ -93,9 +116,8 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
     def look_up(_=None) -> None:
         nonlocal found
         found = search.find(word.value)
-        page.unobserve(show, "value")  # so that a page is drawn once
-        page.value, page.max = 1, max(1, -(-len(found) // count))
-        page.observe(show, "value")
+        with unobserved(page, show):
+            page.value, page.max = 1, max(1, -(-len(found) // count))
         show()
 
     word.observe(look_up, "value")
@@ -152,10 +174,9 @@ def picture_chooser(
             return
         name = f"{file['name']} (yours)"
         uploaded[name] = received
-        names.unobserve(show, "value")  # so that nothing else is shown first
-        names.options = [*pictures, *uploaded]
-        names.value = name
-        names.observe(show, "value")
+        with unobserved(names, show):
+            names.options = [*pictures, *uploaded]
+            names.value = name
         show()
 
     names.observe(show, "value")

@@ -80,7 +80,7 @@ def made_up(picture, beam_width):
     attention = numpy.full((4, 9), 0.1)
     attention[range(4), [0, 1, 2, 5]] = 0.2
     choices = [{word: 0.5, "other": 0.25} for word in words]
-    return Caption(words, attention, choices, -3.0)
+    return Caption(words, attention, -3.0, choices)
 
 
 def test_one_step_is_drawn_with_its_words():
@@ -90,7 +90,7 @@ def test_one_step_is_drawn_with_its_words():
     assert "3 × 3 places" in titles and "After “width 1 <b>”" in titles
     assert [text.get_text() for text in figure.axes[2].get_yticklabels()] == ["20", "other"]
     assert "After the start" in captioning.show_step(noise(0), four, 1).axes[1].get_title()
-    five = Caption(list("abcde"), numpy.eye(5, 9), [{word: 0.5} for word in "abcde"], -5.0)
+    five = Caption(list("abcde"), numpy.eye(5, 9), -5.0, [{word: 0.5} for word in "abcde"])
     assert "After “… b c d”" in captioning.show_step(noise(0), five, 5).axes[1].get_title()
     plt.close("all")
 
@@ -143,7 +143,7 @@ def test_every_control_changes_what_is_shown(explorer):
 
 def test_a_caption_without_a_word_is_shown_as_the_picture_alone(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "first.png")
-    nothing = Caption([], numpy.zeros((0, 9)), [], -0.5)
+    nothing = Caption([], numpy.zeros((0, 9)), -0.5)
     explorer = captioning.caption_explorer(lambda picture, width: nothing, [tmp_path / "first.png"])
     *_, number, _, result = parts(explorer)
     assert number.max == 0 and "The whole picture" in text_of(result)

@@ -236,6 +236,22 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(album, fault):
     assert "one more line" in [c for split in splits for own in split.captions for c in own]
 
 
+def test_a_picture_that_is_named_in_two_ways_is_one_picture(album):
+    rows = [row for name, text in ROWS for row in ((name, text), (f"./{name}", f"{text} again"))]
+    path = album([*rows, (str(album([]).parent / "0.png"), "and again")])
+    folder = data.from_csv(path)
+    splits = [data.load_split(folder, name) for name in ("train", "val", "test")]
+    assert [len(split) for split in splits] == [10, 1, 1]
+    assert sum(len(own) for split in splits for own in split.captions) == 2 * len(ROWS) + 1
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "Features", "scenes-6000"])
+def test_a_table_does_not_take_the_place_of_what_the_course_keeps(album, data_home, name):
+    with pytest.raises(ValueError, match=f"data/{name} is a folder of the course; give .* another"):
+        data.from_csv(album(ROWS, name=f"{name}.csv"))
+    assert not list(data_home.iterdir())
+
+
 def test_a_full_disk_is_no_fault_of_a_line(album, data_home, monkeypatch, fault):
     fault("captions")
 

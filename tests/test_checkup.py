@@ -1,6 +1,7 @@
 """The check of the machine: each thing that may be missing, taken away and found missing."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections import namedtuple
@@ -198,11 +199,15 @@ def test_the_report_tells_the_commit_where_there_is_git(monkeypatch, tmp_path):
     assert checkup._course().endswith(", with changes")
 
 
-def test_the_button_answers():
-    test = checkup.widget_test()
-    (button,) = test.children
-    button.click()
-    assert button.description == "pressed: widgets work here"
+def test_packages_that_are_missing_are_named_before_one_is_imported(monkeypatch):
+    monkeypatch.setattr(hosted, "missing_packages", lambda: ["seaborn", "timm"])
+    with pytest.raises(SystemExit, match="This Python lacks seaborn, timm; .* pip install -r"):
+        runpy.run_path(checkup.__file__, run_name="__main__")
+
+
+def test_the_report_of_a_profile_that_there_is_not_says_which_there_are(monkeypatch):
+    monkeypatch.setenv("CONVRNN_PROFILE", "labtop")
+    assert "labtop" in checkup.report(checkup.check_machine())
 
 
 # ---------------------------------------------------------------- bounds, hosts, other machines

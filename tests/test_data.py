@@ -288,7 +288,7 @@ def test_batches_that_threads_share_come_back_in_order():
         time.sleep(0.05 if number == 0 else 0)  # the others are done before it
         return number, torch.get_num_threads()
 
-    assert list(data.ahead(work, range(9), cores=3)) == [(number, 1) for number in range(9)]
+    assert list(data.prefetch(work, range(9), cores=3)) == [(number, 1) for number in range(9)]
 
 
 @pytest.mark.usefixtures("two_threads")

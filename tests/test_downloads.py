@@ -310,7 +310,9 @@ def test_a_killed_program_holds_no_lock_and_its_remains_go(tmp_path, fault):
     first = begin(tmp_path / "set", 60)
     assert first.stdout.readline() == "at work\n"
     (tmp_path / ".set.123.unfinished").mkdir()
+    (tmp_path / "set" / "images" / ".train.123.unfinished").mkdir(parents=True)
     first.kill()
     first.wait()
     with alone(tmp_path / "set"):
-        assert names_in(tmp_path) == [".set.lock"]
+        assert names_in(tmp_path) == [".set.lock", "set"]
+        assert not names_in(tmp_path / "set" / "images")

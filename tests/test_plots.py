@@ -91,6 +91,17 @@ def test_figures_of_caption_data_can_be_drawn():
     assert texts[5].count("×") == 1
 
 
+def test_no_data_set_is_left_out_of_a_figure():
+    names = [f"set {number}" for number in range(12)]
+    figures = [
+        plots.rank_frequency({name: Counter("aab") for name in names}),
+        plots.vocabulary_growth(dict.fromkeys(names, "aab")),
+    ]
+    for figure in figures:
+        shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert shown[: len(names)] == names
+
+
 def test_growth_counts_new_words():
     line = plots.vocabulary_growth({"one": "aabab"}).axes[0].lines[0]
     assert line.get_xydata().tolist() == [[1, 1], [3, 2], [5, 2]]

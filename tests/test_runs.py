@@ -19,6 +19,7 @@ from convrnn_utils import data, env, runs, training
 from convrnn_utils.data import CaptionDataset, Pictures
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import greedy, sample
+from convrnn_utils.encoders import create_encoder
 from convrnn_utils.text import Vocabulary
 from convrnn_utils.training import train
 
@@ -286,7 +287,10 @@ def test_a_folder_that_refuses_is_named_with_a_way_out(data_home, monkeypatch, f
             data.scenes(6, 2, 3)
         with pytest.raises(PermissionError, match="nothing can be written to .*set CONVRNN_DATA"):
             Vocabulary(["dog"]).save(data_home / "words.json")
-    assert [path.name for path in data_home.iterdir() if path.suffix != ".lock"] == [drawn.name]
+        with pytest.raises(PermissionError, match="nothing can be written to .*set CONVRNN_DATA"):
+            data.cached_features(data.load_split(drawn, "val"), create_encoder("small_cnn"))
+    there = {path.name for path in data_home.iterdir() if path.suffix != ".lock"}
+    assert there == {drawn.name, "features"} and not list((data_home / "features").iterdir())
 
 
 # ---------------------------------------------------------------- what a seed fixes

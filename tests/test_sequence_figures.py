@@ -42,7 +42,7 @@ def test_a_step_is_told_in_words():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": ["no", "yes", "perhaps"]}, "3 classes"),
+        ({"classes": ["no", "yes", "perhaps"]}, r"4, 3\) was expected"),
         ({"truths": [1]}, "1 truths"),
         ({"order": (0, 1)}, "2 places for 4 steps"),
     ],
@@ -50,6 +50,14 @@ def test_a_step_is_told_in_words():
 def test_sizes_that_do_not_fit_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         make_steps(**changes)
+
+
+def test_each_class_has_its_curve():
+    classes = list("abcdefghi")
+    steps = make_steps(classes=classes, probabilities=numpy.full((2, 4, 9), 1 / 9))
+    right = sequence_figures.show_steps(steps, 0, 2).axes[2]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == classes
+    assert len({(line.get_marker(), line.get_linestyle()) for line in right.lines}) == 9
 
 
 def test_the_figure_of_a_step_shows_the_place_and_no_later_state():

@@ -97,3 +97,9 @@ def test_an_uploaded_file_that_is_no_picture_is_refused_in_a_sentence():
         ) as caught:
             widgets.read_upload({"name": name, "content": memoryview(content)})
         assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
+
+
+def test_the_button_answers():
+    (button,) = widgets.widget_test().children
+    button.click()
+    assert button.description == "pressed: widgets work here"
