@@ -10,7 +10,7 @@ import ipywidgets
 from PIL import Image
 
 from convrnn_utils.data import read_image
-from convrnn_utils.plots import WordSearch, html_image, split_at_words
+from convrnn_utils.plots import html_image
 
 
 class Explorer(ipywidgets.VBox):
@@ -70,75 +70,6 @@ def widget_test() -> Explorer:
 
     button.on_click(answer)
     return Explorer("a button to press", [button])
-
-
-def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
-    """Look up a word and page through the pictures whose captions have it, the word marked.
-
-    Args:
-        split: what ``data.load_split`` returns.
-        words: what to look for first: a word, or several in a row.
-        count: pictures on a page.
-
-    Returns:
-        the explorer; as the last line of a cell it shows itself.
-    """
-    search = WordSearch(split)
-    word = ipywidgets.Combobox(
-        value=words,
-        options=sorted(search.frequent_words(500)),
-        placeholder="type or pick a word",
-        description="word",
-        continuous_update=False,  # look it up at Enter, not at every letter
-    )
-    page = ipywidgets.BoundedIntText(value=1, min=1, max=1, description="page")
-    page.layout.width = "11em"
-    result = ipywidgets.HTML()
-    found: dict[int, list[str]] = {}
-
-    def show(_=None) -> None:
-        start = count * (page.value - 1)
-        cards = [
-            _card(split.paths[row], split.captions[row], word.value)
-            for row in list(found)[start : start + count]
-        ]
-        total = sum(len(captions) for captions in found.values())
-        looked_for = html.escape(word.value)
-        said = f"<b>{looked_for}</b>: in {total:,} captions of {len(found):,} pictures out of "
-        said += f"{len(split):,}"
-        if found:
-            said += f"; page {page.value} of {page.max}."
-        else:
-            said += ". Try another word: plurals and other forms are words of their own."
-        row_of_cards = f'<div style="display:flex;flex-wrap:wrap;gap:1em">{"".join(cards)}</div>'
-        result.value = f'<p role="status">{said}</p>{row_of_cards}'
-
-    def look_up(_=None) -> None:
-        nonlocal found
-        found = search.find(word.value)
-        with unobserved(page, show):
-            page.value, page.max = 1, max(1, -(-len(found) // count))
-        show()
-
-    word.observe(look_up, "value")
-    look_up()
-    turns = turning_buttons(page, "the pictures before these", "further pictures with the word")
-    return Explorer("caption browser", [row_of([word, *turns, page]), result])
-
-
-def _card(path: Path, captions: list[str], words: str) -> str:
-    """A picture with its captions as HTML; nothing of a caption is taken for a tag."""
-    lines = []
-    for caption in captions:
-        pieces = [html.escape(piece) for piece in split_at_words(caption, words)]
-        pieces[1::2] = [f"<mark>{piece}</mark>" for piece in pieces[1::2]]
-        lines.append(f'<li style="line-height:1.3">{"".join(pieces)}</li>')
-    return (
-        '<figure style="margin:0;width:15em">'
-        f"{picture_html(path, captions[0], 'width:100%')}"
-        f'<figcaption><ul style="padding-left:1.2em;margin:0">{"".join(lines)}</ul></figcaption>'
-        "</figure>"
-    )
 
 
 def picture_chooser(

@@ -13,7 +13,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from convrnn_utils import plots
+from convrnn_utils import caption_data_figures, plots
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
@@ -178,7 +178,7 @@ def test_text_over_a_picture_can_be_read_on_any_picture(brightness):
         for n in range(3)
     ]
     boxes = [[10, 20 * n, 30, 30] for n in range(3)]
-    figure = plots.show_instances(picture, masks, boxes, ["star", "ring", "moon"])
+    figure = caption_data_figures.show_instances(picture, masks, boxes, ["star", "ring", "moon"])
     figure = figure or plots.plt.gcf()
     texts = [text for axis in figure.axes for text in axis.texts]
     assert texts

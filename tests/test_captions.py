@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from convrnn_utils import data, metrics, plots
+from convrnn_utils.caption_data_figures import caption_browser
 from convrnn_utils.files import one_line
 from convrnn_utils.text import Vocabulary
-from convrnn_utils.widgets import caption_browser
 
 STRANGE = {
     "emoji": "a \U0001f436 on a beach \U0001f468\u200d\U0001f469\u200d\U0001f467",
