@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import matplotlib.pyplot as plt
 import numpy
 import pytest
 import torch
@@ -28,6 +29,13 @@ def interrupts():
     """Programs that a shell runs in the background ignore them; tests interrupt themselves."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Figures of a test do not outlive it."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

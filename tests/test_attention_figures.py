@@ -2,7 +2,6 @@ import base64
 import datetime
 import io
 
-import matplotlib.pyplot as plt
 import numpy
 import pytest
 import torch
@@ -19,12 +18,6 @@ from convrnn_utils.attention_figures import (
 )
 from convrnn_utils.captioning import Caption
 from convrnn_utils.text import Vocabulary
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

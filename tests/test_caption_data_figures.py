@@ -1,18 +1,11 @@
 import re
 from collections import Counter
 
-import matplotlib.pyplot as plt
 import numpy
 import pytest
 from PIL import Image
 
 from convrnn_utils import caption_data_figures, data, files
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts_of(figure):

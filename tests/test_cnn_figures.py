@@ -1,15 +1,8 @@
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from PIL import Image
 
 from convrnn_utils import cnn_figures
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

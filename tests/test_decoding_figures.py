@@ -1,7 +1,6 @@
 import base64
 
 import matplotlib.pyplot as plt
-import pytest
 from PIL import Image
 
 from convrnn_utils import decoding_figures
@@ -21,12 +20,6 @@ STEPS = [
     ],
     [Candidate(0, "", -1.2, True), Candidate(1, "runs", -2.0, True), Candidate(1, "is", -9, False)],
 ]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(figure) -> list[str]:

@@ -13,12 +13,6 @@ b_s = torch.tensor([0.0, -1.0])
 INPUTS = torch.tensor([[1.0, 1, 0], [0, 1, 1]])
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def step(h, s):
     return torch.tanh(W_s @ s + W_h @ h + b_s)
 

@@ -8,12 +8,6 @@ from convrnn_utils import sequence_figures
 from convrnn_utils.sequence_figures import Steps
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def make_steps(order=(0, 2, 1, 3), **changes) -> Steps:
     """Two sequences of four steps; the answer of the first turns from no to yes at step 3."""
     yes = numpy.array([[0.25, 0.4, 0.75, 1.0], [0.5, 0.25, 0.25, 0.0]])
