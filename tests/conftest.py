@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy
 import pytest
@@ -22,6 +23,8 @@ from PIL import Image
 
 from convrnn_utils import commands, data, downloads, files
 from convrnn_utils.encoders import ImageEncoder
+
+matplotlib.use("Agg")  # draws without a window
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,10 +5,6 @@ import re
 from datetime import datetime, timezone
 from functools import partial
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy
 import pytest

@@ -8,10 +8,6 @@ import random
 import re
 import shutil
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import pytest
 from PIL import Image
 
