@@ -81,7 +81,7 @@ def row(name: str, ours: float, reference: float, unit: str, where: str | None =
 
 
 def merge(path: Path, rows: list[dict]) -> None:
-    """Put rows into a JSON list of rows, in the place of those of the same names."""
+    """Put rows into a JSON list of rows, in place of those of the same names."""
     kept = json.loads(path.read_text()) if path.exists() else []
     names = [record["name"] for record in rows]
     rows = [record for record in kept if record["name"] not in names] + rows

@@ -231,7 +231,7 @@ class Views:
         return len(self.arrays[0])
 
     def __getitem__(self, rows: Sequence[int]):
-        """Rows (B, ...), each of a view drawn by lot with torch's generator."""
+        """Rows (B, ...), each of a view drawn at random with torch's generator."""
         chosen = torch.randint(len(self.arrays), (len(rows),)).tolist()
         return numpy.stack([self.arrays[view][row] for view, row in zip(chosen, rows, strict=True)])
 

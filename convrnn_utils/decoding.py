@@ -51,7 +51,7 @@ def sample(
     top_p: float = 1.0,
     captions_each: int = 1,
 ) -> Tensor:
-    """As ``greedy``, but the next word is drawn by lot from the model's probabilities.
+    """As ``greedy``, but the next word is drawn at random from the model's probabilities.
 
     Args:
         model, images, max_words: see ``greedy``.

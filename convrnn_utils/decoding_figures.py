@@ -346,7 +346,7 @@ def _beginning(steps: Sequence[Sequence[Candidate]], length: int, place: int) ->
 def sampling_explorer(
     write: Callable[[int, float, float], Sequence[tuple[str, float]]], paths: Sequence[Path]
 ) -> Explorer:
-    """Captions drawn by lot for a photograph, with sliders for temperature and nucleus.
+    """Captions drawn at random for a photograph, with sliders for temperature and nucleus.
 
     Args:
         write: ``write(row, temperature, top_p)`` gives captions with their log-probabilities; with

@@ -32,7 +32,7 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 
     One line a caption; a picture may have several lines. A path is relative to the CSV file's
     folder, or absolute. A third column, ``split``, may say train, val or test; without it one
-    picture in ten goes to val, one to test, drawn by lot. The pictures are copied. What cannot be
+    picture in ten goes to val and one to test, at random. The pictures are copied. What cannot be
     used (a picture that cannot be read, a caption without a word) is left out, and a warning
     says which line and why.
 

@@ -33,7 +33,7 @@ ATTRIBUTE_WORDS = {"size": SIZE_WORDS, "colour": COLOUR_WORDS, "pattern": PATTER
 
 
 def captions(scene: Scene, random: RandomState, count: int = 5) -> list[str]:
-    """Write ``count`` different captions of a scene, each true of it, by lot."""
+    """Write ``count`` different captions of a scene, each true of it, at random."""
     found: list[str] = []
     while len(found) < count:
         caption = choose(random, WAYS)(random, scene)

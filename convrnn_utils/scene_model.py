@@ -123,5 +123,5 @@ def chance(random: RandomState, probability: float) -> bool:
 
 
 def choose(random: RandomState, options: Sequence) -> Any:
-    """One of the options by lot."""
+    """One of the options at random."""
     return options[int(random.random_sample() * len(options))]

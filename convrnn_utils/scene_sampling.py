@@ -1,4 +1,4 @@
-"""Scenes and clips by lot: which things, what they look like, and where there is room for them."""
+"""Scenes and clips at random: which things, what they look like, and where they have room."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ LEAST_VISIBLE = 0.6  # share of a thing that must stay visible behind another
 
 
 def sample_scene(random: RandomState, held_out: bool = False) -> Scene:
-    """Draw a scene by lot: 1 to 4 things, mostly apart, sometimes one partly over another.
+    """Draw a scene at random: 1 to 4 things, mostly apart, sometimes one partly over another.
 
     Args:
         random: the source of chance.
@@ -140,7 +140,7 @@ def _apart(things: tuple[Thing, ...]) -> bool:
 
 
 def sample_clip(random: RandomState, frames: int = 12) -> Clip:
-    """Draw a clip by lot, with one action out of ``ACTIONS``.
+    """Draw a clip at random, with one action out of ``ACTIONS``.
 
     Actions come in pairs that are each other played backwards (left and right, grow and shrink,
     meet and part), so that only the order of the frames tells them apart. Nothing overlaps.

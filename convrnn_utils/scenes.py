@@ -5,7 +5,7 @@ pattern. Everything comes from a seed and is the same, byte for byte, on every m
 
 This module writes the files, and offers what the others do under one name:
 
-- ``scene_model``: what a scene is; ``scene_sampling``: scenes by lot;
+- ``scene_model``: what a scene is; ``scene_sampling``: scenes at random;
 - ``scene_shapes`` and ``scene_drawing``: their pictures;
 - ``scene_words`` and ``scene_captions``: their captions;
 - ``scene_reading`` and ``scene_checking``: whether a caption is true of a scene.

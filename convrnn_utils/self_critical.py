@@ -1,4 +1,4 @@
-"""Training on the score itself: captions drawn by lot, and more of those that CIDEr prefers.
+"""Training on the score itself: captions drawn at random, and more of those that CIDEr prefers.
 
 Source: Rennie et al., Self-critical Sequence Training, arXiv:1612.00563, with the baseline of
 Luo, A Better Variant of Self-Critical Sequence Training, arXiv:2003.09971.
@@ -118,7 +118,7 @@ class SelfCriticalLoss:
         return -weighted.sum() / (drawn != PAD).sum()
 
     def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Captions (B · captions_each, T), drawn by lot."""
+        """Captions (B · captions_each, T), drawn at random."""
         model = getattr(model, "module", model)  # without what trains it in several processes
         drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
         torch.clear_autocast_cache()  # weights that were rounded in there have no gradients

@@ -16,7 +16,7 @@ TAG = re.compile(r'TAG = \\"([^"\\]+)\\"')
 
 
 def publish(repository: str, root: Path = ROOT) -> list[Path]:
-    """Put ``repository`` in the place of the address that is there; return the changed files.
+    """Put ``repository`` in place of the address that is there; return the changed files.
 
     Raises:
         ValueError: it is not of the form owner/name; nothing was written.

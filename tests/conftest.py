@@ -52,7 +52,7 @@ def two_threads():
 
 @pytest.fixture
 def data_home(monkeypatch, tmp_path):
-    """An empty folder in the place of ``data/``."""
+    """An empty folder in place of ``data/``."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("CONVRNN_DATA", str(folder))

@@ -57,7 +57,7 @@ def processes(monkeypatch):
 
 @pytest.fixture
 def fake_java(monkeypatch, tmp_path):
-    """A function that puts a shell script in the place of java and makes Java's patience short."""
+    """A function that puts a shell script in place of java and makes Java's patience short."""
     if os.name != "posix":
         pytest.skip("The stand-in for Java is a shell script.")
 
