@@ -8,8 +8,8 @@ Prints seconds by phase (features, training, captions, scores), pictures and cap
 how far these are from what the device could do: before anything is timed, the multiply-adds of the
 CNN and of a step of the decoder and the bytes that a step must move are counted, and the rates of a
 large product of bfloat16 and of a large copy are measured. Then the same again with the encoder
-trained along, its pictures cropped and mirrored at random. Each of the two prints its table and its
-record in JSON as soon as it is done; ``--only`` does one of them.
+trained, too, and its pictures cropped and mirrored at random. Each of the two prints its table and
+its record in JSON as soon as it is done; ``--only`` does one of them.
 """
 
 import argparse
@@ -208,7 +208,7 @@ def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folde
 
 
 def fine_tuned(splits: dict[str, data.Split], options, vocabulary, folder: Path) -> dict:
-    """The CNN trained along, from pictures kept in memory, each in one of five views at random."""
+    """Train the CNN, too, from pictures kept in memory, each in one of five views at random."""
     phases, rates = PhaseTimes(), rates_of_device(options.product)
     encoder = create_encoder(options.encoder, frozen=False).to(device())
     views = {

@@ -5,8 +5,8 @@ python benchmarks/speed_features.py
 From JPEG files to the grid of features of a picture. Ours is ``data.cached_features``: batch
 normalisation folded into the convolutions, channels last, memory kept, every core at work on
 pictures of its own. The reference is ``plain_features.py``, in a process of its own. Ours reads the
-24 ``photos`` 32 times over, and the reference 8 times, three whole batches of its: a rate does not
-depend on their number, but for what happens once.
+24 ``photos`` 32 times over, the reference 8 times, which is three whole batches: a rate does not
+depend on their number, except for what happens once.
 """
 
 import copy

@@ -20,7 +20,7 @@ from convrnn_utils.env import device
 def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """The median time that each side takes, in seconds.
 
-    Every round runs each side once, so that whatever else the machine does meets all of them. A
+    Every round runs each side once, so that whatever else the machine does affects all of them. A
     round before the first is not counted.
 
     Args:

@@ -11,7 +11,7 @@ from convrnn_utils import data
 from convrnn_utils.checkpoints import DECODERS
 from convrnn_utils.commands import DATA_SETS, caption_files, evaluate, train_and_score
 
-DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own (data/README.md says what is in it)"
+DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own (data/README.md describes it)"
 
 
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         trains = options.command is train_and_score
         advice = (
-            " The same command goes on with a download and with a training; a pass of the CNN over "
-            "the pictures of a split begins anew."
+            " Give the same command again: a download and a training go on where they were; a pass "
+            "of the CNN over the pictures of a split begins anew."
         )
         print(f"\nInterrupted.{advice if trains else ''}", file=sys.stderr)
         sys.exit(130)  # as the shell has it for a program that was interrupted
@@ -83,19 +83,19 @@ def _add_train(commands) -> None:
         default=["whole"],
         metavar="VIEW",
         help=f"how a picture may be seen in training: {', '.join(data.VIEWS)}; mirrored makes "
-        "captions false that tell left from right",
+        "captions that tell left from right false",
     )
     training.add_argument(
         "--epochs",
         type=_number(int, 1),
         default=8,
-        help="passes over the captions, at most: it stops when three bring nothing better",
+        help="passes over the captions, at most: it stops when three in a row bring nothing better",
     )
     training.add_argument(
         "--batch-size",
         type=_number(int, 2),
         default=64,
-        help="captions a step, or pictures with --by-picture",
+        help="captions per step, or pictures with --by-picture",
     )
     training.add_argument(
         "--by-picture",
@@ -127,7 +127,7 @@ def _add_train(commands) -> None:
         type=share,
         default=0.1,
         metavar="SHARE",
-        help="of the target that all words share",
+        help="of the target that is spread over all words",
     )
     training.add_argument(
         "--weight-decay", type=_number(float, 0), default=0.0, metavar="RATE", help="of AdamW"
@@ -137,7 +137,7 @@ def _add_train(commands) -> None:
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="that a running mean of the weights keeps at each step; 0 is without a mean",
+        help="of itself that a running mean of the weights keeps at each step; 0: no mean",
     )
     training.add_argument(
         "--min-count", type=_number(int, 1), default=5, help="rarer words are unknown"
@@ -147,7 +147,7 @@ def _add_train(commands) -> None:
         type=_number(int, 0),
         default=0,
         metavar="EPOCHS",
-        help="then go on for so many epochs, training on CIDEr itself; wants --by-picture",
+        help="then go on for so many epochs, training on CIDEr itself; needs --by-picture",
     )
     training.add_argument(
         "--self-critical-rate",
@@ -161,13 +161,13 @@ def _add_train(commands) -> None:
         type=share,
         default=0.7,
         metavar="SHARE",
-        help="of these weights in the result; the rest is the weights before them",
+        help="of these weights in the result; the rest is from the weights before",
     )
-    training.add_argument("--seed", type=int, default=0, help="fixes all that is left to chance")
+    training.add_argument("--seed", type=int, default=0, help="fixes everything that is random")
     training.add_argument(
         "--folder",
         type=Path,
-        help="where the run is kept, and goes on with the same options only; without it "
+        help="where the run is kept; it goes on with the same options only; without this "
         "data/checkpoints/DATA-ENCODER-DECODER",
     )
 
@@ -229,14 +229,14 @@ def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
         type=_number(float, 0),
         default=1.0,
         metavar="POWER",
-        help="of the beams, the one wins whose log-probability, divided by its number of words, "
-        "the end included, to this power, is highest: 0 takes the most probable caption, above 0 "
-        "longer ones",
+        help="the log-probability of each beam is divided by its number of words, the end "
+        "included, to this power, and the highest wins: 0 takes the most probable caption, more "
+        "than 0 longer ones",
     )
 
 
 def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
-    """What reads a number of this kind (``int`` or ``float``) that is not outside these bounds."""
+    """A function that reads a number of this kind (``int`` or ``float``) within these bounds."""
 
     def number(text: str) -> float:
         value = kind(text)
@@ -245,7 +245,7 @@ def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str],
             raise argparse.ArgumentTypeError(f"it is {text}, and has to be {bounds}")
         return value
 
-    number.__name__ = kind.__name__  # argparse names it where the text is no number
+    number.__name__ = kind.__name__  # argparse names it where the text is not one
     return number
 
 

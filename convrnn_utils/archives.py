@@ -1,4 +1,4 @@
-"""Zip files from elsewhere: looked through before a byte of them is written."""
+"""Zip files from elsewhere: every member is checked before a byte is written."""
 
 import contextlib
 import errno
@@ -20,16 +20,16 @@ HIGHEST_RATIO = 200  # of unpacked to packed: captions pack 5 to 1, pictures not
 
 @contextlib.contextmanager
 def open_archive(path: Path, way_out: str, most_bytes: int = MOST_BYTES) -> Iterator:
-    """A zip file all of whose members are safe to unpack, as ``zipfile.ZipFile``.
+    """Open a zip file, as ``zipfile.ZipFile``, if all its members are safe to unpack.
 
     Args:
-        path: the zip file; where it is refused, or proves to be damaged while it is read, it is
-            removed.
-        way_out: what to do then, for the message.
-        most_bytes: it may hold when unpacked.
+        path: the zip file; it is removed if it is refused, or turns out to be damaged while it is
+            read.
+        way_out: what the reader can do then, for the message.
+        most_bytes: the most that it may hold when unpacked.
 
     Raises:
-        ValueError: it is refused; or the block raised one, which then gets the way out.
+        ValueError: it is refused; or the block raised one, to which the way out is added.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,7 +88,7 @@ def _check_members(archive: zipfile.ZipFile, most_bytes: int) -> None:
     _refuse_like_names([member.filename for member in members])
     total = sum(member.file_size for member in members)
     if total > most_bytes:
-        raise ValueError(f"it would unpack to {total:,} bytes, and may to {most_bytes:,}")
+        raise ValueError(f"it would unpack to {total:,} bytes; {most_bytes:,} are allowed")
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
@@ -100,7 +100,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         raise ValueError(f"its member {name!r} has no name that a file can have")
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ValueError(f"its member {name!r} is a link or a device and no file")
+        raise ValueError(f"its member {name!r} is a link or a device, not a file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"its member {name!r} has an unusual compression")
     if member.file_size > HIGHEST_RATIO * max(member.compress_size, 1024):
@@ -108,10 +108,10 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _refuse_like_names(names: list[str]) -> None:
-    """Two names that some disks hold for one: one file would silently replace the other."""
+    """Refuse names that some disks take for one: a file would silently replace another."""
     seen: dict[str, str] = {}
     for name in names:
         alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if alike in seen:
-            raise ValueError(f"its members {seen[alike]!r} and {name!r} are one name to some disks")
+            raise ValueError(f"its members {seen[alike]!r} and {name!r} are one name on some disks")
         seen[alike] = name

@@ -15,14 +15,14 @@ class ShowAttendTell(nn.Module):
     At each step every place gets a score from the state, a softmax turns the scores into weights,
     and the weighted mean of the places, the context, goes into the LSTM beside the last word.
 
-    It keeps to the paper but for this: the features are normalised first; what is averaged are
-    values, a linear layer over the features, and not these themselves; the first state is one
+    It follows the paper except for this: the features are normalised first; what is averaged are
+    values, a linear layer over the features, not the features themselves; the first state is one
     layer over their mean; the gate is a vector and not a number; and the output layer reads word,
     state and context by one matrix, through a tanh, and shares its weights with the embedding
     (arXiv:1608.05859).
 
     ``images`` may be pictures, (B, 3, S, S) of bytes, or grids of features (B, L, D) that the
-    frozen CNN made of them (see ``data.cached_features``). There may be several captions a
+    frozen CNN made of them (see ``data.cached_features``). There may be several captions per
     picture, n · B in all, those of a picture one after the other: its places are then read once.
 
     Args:
@@ -86,7 +86,7 @@ class ShowAttendTell(nn.Module):
 
         Args:
             keys, values: (B, L, A) and (B, L, H).
-            hidden: n states a picture, (n · B, H).
+            hidden: n states per picture, (n · B, H).
 
         Returns:
             context (n · B, H) and weights (n · B, L).

@@ -129,13 +129,13 @@ def show_film_strip(
     attention,
     tracks: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """A caption as a film: a frame a word, lit where the model looked, and numbers below it.
+    """A caption as a film: a frame for each word, lit where the model looked, numbers below.
 
     Args:
         picture: as the captioner saw it.
         words: T words.
         attention: (T, L) weights of the L places.
-        tracks: by name, one number a word, drawn as bars under the frames.
+        tracks: by name, one number per word, drawn as bars under the frames.
     """
     frames = [numpy.asarray(light_up(picture, weights).resize((112, 112))) for weights in attention]
     film = numpy.zeros((148, 122 * len(frames), 3), dtype=numpy.uint8)
@@ -227,7 +227,7 @@ def attention_explorer(
 ) -> Explorer:
     """Follow a caption word by word, and a place of the picture over the words.
 
-    One chooses a picture or loads one of one's own, a caption of the beam, a word, and a place of
+    The reader chooses a picture or loads one, then a caption of the beam, a word, and a place of
     the grid. Everything can be reached with the keyboard; with a mouse, the weight of a place is
     shown while the pointer is on it.
 

@@ -42,7 +42,7 @@ class WordSearch:
         return [word for word, _ in counts.most_common(count)]
 
     def find(self, words: str) -> dict[int, list[str]]:
-        """By the row of each picture that has any: its captions with the words. May be empty."""
+        """The captions that have the words, by the row of their picture; may be empty."""
         wanted = _spaced(words)
         found = {}
         if wanted.strip():
@@ -130,7 +130,7 @@ def show_instances(picture, masks: Sequence, boxes: Sequence, names: Sequence[st
 
     Args:
         picture: an image of PIL, or an array (H, W, 3) of bytes.
-        masks: one array (H, W) of 0 and 1 an instance.
+        masks: one array (H, W) of 0 and 1 for each instance.
         boxes: [x, y, width, height] of each in pixels, x and y of its top left corner.
         names: what each of them is.
     """

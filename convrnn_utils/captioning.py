@@ -29,7 +29,7 @@ class Caption(NamedTuple):
         log_probability: of the whole caption, its end included, in nats.
         choices: for each word the five most probable ones at that point with their
             probabilities, and the word that was written, should it not be among them; empty
-            where nobody asked for them.
+            if they were not asked for.
     """
 
     words: list[str]

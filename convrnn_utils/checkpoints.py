@@ -38,7 +38,7 @@ def write_file(
     Args:
         path: the file.
         tensors, content: what to write.
-        previous: what becomes of the file that was ``path`` until now, if it shall be kept.
+        previous: where the file that was ``path`` until now is kept; without it, it is not.
 
     Raises:
         OSError: the disk is full, or cannot be written to; what was there before is unharmed.
@@ -60,7 +60,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        PermissionError: it belongs to another account, which keeps it to itself.
+        PermissionError: it belongs to another account, and may not be read by this one.
         ValueError: the file is damaged, too large, or comes from elsewhere.
     """
     path = Path(path)
@@ -81,10 +81,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}.") from error
+        raise ValueError(f"{path} is not a checkpoint, or is damaged: {error}.") from error
     format_ = metadata.get("format", "")
     if not format_.startswith(FORMAT):
-        raise ValueError(f"{path} is no checkpoint of this course: its format is another one.")
+        raise ValueError(f"{path} is not a checkpoint of this course: it has another format.")
     if format_ != f"{FORMAT}{VERSION}":
         raise ValueError(
             f"{path} is a checkpoint of version {format_.removeprefix(FORMAT)}, and this program "
@@ -95,12 +95,12 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
     except (KeyError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is a damaged checkpoint: what describes it is no JSON object.")
+        raise ValueError(f"{path} is a damaged checkpoint: its description is not a JSON object.")
     return tensors, content
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model but for those of frozen encoders, which others provide."""
+    """The weights of a model except those of frozen encoders, which come from elsewhere."""
     modules = model.named_modules()
     frozen = tuple(f"{name}." for name, part in modules if getattr(part, "frozen", False))
     weights = model.state_dict()
@@ -187,12 +187,12 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     """
     weights, content = read_file(path)
     if "model" not in content:  # the file that an interrupted run goes on from, say
-        raise ValueError(f"{path} holds no whole model; load the best.safetensors beside it.")
+        raise ValueError(f"{path} holds only a part of a model; load best.safetensors beside it.")
     _require_schema(path, content, weights)
     description = content["model"]
     if description["decoder"] not in DECODERS:
         raise ValueError(f"{path} holds a decoder {description['decoder']!r}, unknown here.")
-    frozen = description["encoder"]["frozen"]  # the weights of others are in the file
+    frozen = description["encoder"]["frozen"]  # the file holds the weights of the others
     encoder = create_encoder(description["encoder"]["name"], "DEFAULT" if frozen else None, frozen)
     build = partial(DECODERS[description["decoder"]], **description["arguments"], cnn=encoder)
     try:
@@ -207,7 +207,7 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
         if here[part] != description[part]:
             raise ValueError(
                 f"{path} was trained with another {part} than {encoder.name} is here "
-                f"({description[part]}, and not {here[part]}); train it again."
+                f"({description[part]}, here {here[part]}); train it again."
             )
     load_trained_weights(model, {name: weight.float() for name, weight in weights.items()})
     facts = {key: value for key, value in content.items() if key not in ("model", "vocabulary")}

@@ -2,8 +2,8 @@
 
     python -m convrnn_utils.checkup
 
-prints it, ready to be copied into an issue (the fence around it keeps its lines apart there), also
-where no notebook opens.
+prints it, ready to be copied into an issue (the fence around it keeps its lines apart there), even
+if no notebook opens.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         name: of the thing.
         state: ``fine``; ``missing``, which keeps no notebook of the laptop profile from running;
             or ``problem``, which does.
-        found: what is here, without names or paths of the reader's.
+        found: what is here, without the reader's names or paths.
         way_out: what to do where it is not fine.
     """
 
@@ -59,7 +59,7 @@ def check_machine() -> list[Finding]:
     for name, check in CHECKS.items():
         try:
             state, *texts = check()
-        except Exception as error:  # whatever it is, the other things shall still be looked at
+        except Exception as error:  # whatever it is, the others are still looked at
             state = PROBLEM
             texts = [f"{type(error).__name__}: {error}", f"in the folder of the course: {INSTALL}"]
         findings.append(Finding(name, state, *map(_without_folders, texts)))
@@ -67,7 +67,7 @@ def check_machine() -> list[Finding]:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """In a line that all is well, or what the problems are and the way out of each."""
+    """One line if all is well, else the problems and the way out of each."""
     problems = [finding for finding in findings if finding.state == PROBLEM]
     if not problems:
         return "All that the notebooks need is here."
@@ -95,7 +95,7 @@ def report(findings: Sequence[Finding]) -> str:
     packages = ", ".join(f"{name} {_version(name)}" for name in hosted.requirements())
     try:
         run = describe()
-    except ValueError as error:  # a profile that there is not; its finding says what to do
+    except ValueError as error:  # an unknown profile; its finding says what to do
         run = str(error)
     lines = [
         f"Course: {_course()}",
@@ -107,7 +107,7 @@ def report(findings: Sequence[Finding]) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
-# ---------------------------------------------------------------- one function a thing
+# ---------------------------------------------------------------- one function for each thing
 
 
 def _python() -> tuple[str, ...]:
@@ -234,7 +234,7 @@ def _java() -> tuple[str, ...]:
 
 def _jupyter() -> tuple[str, ...]:
     versions = f"ipywidgets {_version('ipywidgets')}, JupyterLab {_version('jupyterlab')}"
-    return FINE, f"{versions}; whether widgets answer, only a click can tell"
+    return FINE, f"{versions}; only a click can show whether widgets work"
 
 
 def _git() -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def show_filters(filters: Tensor, titles: Sequence[str]) -> Figure:
 
     Args:
         filters: (N, 3, k, k).
-        titles: one text a filter.
+        titles: one text per filter.
     """
     scaled = filters / filters.abs().amax(dim=(1, 2, 3), keepdim=True)
     pixels = (255 * (0.5 + 0.5 * scaled)).byte().permute(0, 2, 3, 1).numpy()

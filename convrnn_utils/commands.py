@@ -36,7 +36,7 @@ DATA_SETS = {"flickr8k": data.flickr8k, "scenes": data.scenes, "coco": data.coco
 def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of val and test."""
     if options.self_critical and not options.by_picture:
-        raise ValueError("--self-critical needs all captions of a picture at once: --by-picture.")
+        raise ValueError("--self-critical needs all captions of a picture: add --by-picture.")
     if options.data == "scenes" and "mirrored" in options.views:
         raise ValueError("mirrored scenes make 'to the left of' false; leave out mirrored.")
     processes.join()
@@ -55,7 +55,7 @@ def train_and_score(options: argparse.Namespace) -> None:
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
     if not vocabulary.own_words:
         raise ValueError(
-            f"no word of the {len(captions)} captions comes {options.min_count} times or more; "
+            f"no word of the {len(captions)} captions occurs {options.min_count} times or more; "
             "give a lower --min-count."
         )
     _say(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
@@ -103,7 +103,7 @@ def train_and_score(options: argparse.Namespace) -> None:
 
 
 def _say(sentence: str) -> None:
-    """Print it, once for all processes."""
+    """Print a sentence once, not in every process."""
     if processes.rank() == 0:
         print(sentence, flush=True)
 
@@ -131,7 +131,7 @@ def _new_model(options: argparse.Namespace, encoder, vocabulary: Vocabulary):
 def _train_in(
     folder: Path, options: argparse.Namespace, what: tuple, epochs: int, **settings
 ) -> None:
-    """Train ``what``, a model and two data sets, or go on with it, and say how it comes along."""
+    """Train ``what``, a model and two data sets, or resume that, and say how it goes."""
     _say(f"{'Found an earlier run' if saves_in(folder) else 'Training'} in {folder}.")
     history = train(
         *what,
@@ -205,7 +205,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _trained_on(checkpoint: Path, facts: dict) -> Path:
-    """The data set, here, that a model was trained on."""
+    """The folder, on this machine, of the data set that a model was trained on."""
     name = str(facts.get("data", "")).split("/")[0]  # of flickr8k/train, flickr8k
     if name and (folder := data_folder() / name).is_dir():
         return folder
@@ -265,7 +265,7 @@ def caption_files(options: argparse.Namespace) -> None:
 
 
 def _matching(path: Path) -> list[Path]:
-    """The files that a pattern such as ``*.jpg`` names: on Windows the shell does not ask."""
+    """The files that match a pattern such as ``*.jpg``, which Windows' shell does not expand."""
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
     matching = [Path(name) for name in sorted(glob.glob(str(path)))]
@@ -279,13 +279,13 @@ def _require_different_names(paths: list[Path]) -> None:
     names = Counter(path.name for path in paths)
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(
-            f"several photographs are called {twice[0]}; with --attention, caption those of each "
-            "folder by themselves."
+            f"several photographs are called {twice[0]}; with --attention, caption each folder "
+            "by itself."
         )
 
 
 def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
-    """The files that hold a picture, and it; what is wrong with the others goes to stderr."""
+    """The files that hold a picture, with the picture; what is wrong with others goes to stderr."""
     pictures = []
     for path in paths:
         try:

@@ -178,7 +178,7 @@ def _part(image: Image.Image, across: float, down: float) -> Image.Image:
 
 
 # The ways to see a picture. A mirror turns left into right, in captions too: not for ``scenes``.
-# They can be pickled, which worker processes need that are spawned, as on Windows and macOS.
+# They can be pickled, as worker processes need where these are spawned (Windows, macOS).
 VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "whole": Image.Image.copy,
     "mirrored": ImageOps.mirror,
@@ -194,7 +194,7 @@ class Pictures:
     """The pictures of a split as an array of bytes, (N, 3, size, size), decoded when asked for.
 
     ``pictures[rows]`` gives the pictures of a list of rows as one tensor. With ``in_memory`` all
-    are decoded once and kept: 27 kB a picture of 96 pixels, 150 kB at 224. ``view`` is one of
+    are decoded once and kept: 27 kB for a picture of 96 pixels, 150 kB at 224. ``view`` is one of
     ``VIEWS``.
     """
 
@@ -218,7 +218,7 @@ class Pictures:
 
 
 class Views:
-    """N pictures that are there in several views: which one is given out is a matter of chance.
+    """N pictures, each in several views: which one of these a batch gets is drawn at random.
 
     Args:
         views: arrays of N rows by the name of the view; row i of each belongs to picture i.
@@ -301,8 +301,8 @@ def _write_features(
 
     size = batch_size or (4 if on_cpu else 32)
     batches = _batches_of(size, len(pictures))
-    # Each core of a CPU does all the work of a batch, for cores that share one wait for each other.
-    # A GPU does its part of one batch after the other, which the cores have decoded.
+    # Each core of a CPU does all the work of a batch: cores that share one wait for each other.
+    # A GPU takes one batch after the other, which the cores have decoded.
     work = features_of_files if on_cpu else pictures.__getitem__
     cores = torch.get_num_threads() if on_cpu else _cores_to_read()
     with contextlib.closing(prefetch(work, batches, cores)) as results, path.open("wb") as file:
@@ -329,10 +329,10 @@ def _cores_to_read() -> int:
 
 
 def prefetch(work: Callable, batches: Sequence, cores: int) -> Iterator:
-    """``work(batch)`` of each batch in order; threads are ahead with those that follow.
+    """``work(batch)`` of each batch in order, while threads work on the batches that follow.
 
     Args:
-        work: is called in one of ``cores`` threads, in which torch has one thread.
+        work: is called in one of ``cores`` threads, each of which is a single one for torch.
         batches: what it is called with.
         cores: how many threads.
     """
@@ -353,7 +353,7 @@ def prefetch(work: Callable, batches: Sequence, cores: int) -> Iterator:
 def _fingerprint(split: Split, encoder=None) -> str:
     digest = hashlib.sha256(encoder.fingerprint().encode() if encoder else b"")
     for path in split.paths:
-        if not path.exists():  # which the reader of the picture says better
+        if not path.exists():  # reading the picture says so in better words
             digest.update(f"{path.name} is not there\n".encode())
             continue
         status = path.stat()
@@ -366,7 +366,7 @@ class CaptionDataset:
 
     Args:
         split: N pictures with their captions.
-        inputs: N rows, one a picture: ``Pictures`` or an array of cached features.
+        inputs: N rows, one per picture: ``Pictures`` or an array of cached features.
         vocabulary: turns captions into ids.
         max_words: longer captions are cut here.
     """
@@ -406,7 +406,7 @@ class PictureDataset(CaptionDataset):
 
     Args:
         split, inputs, vocabulary, max_words: see ``CaptionDataset``.
-        captions_each: captions a picture; where there are more, the first ones are taken.
+        captions_each: captions per picture; where there are more, the first ones are taken.
 
     Raises:
         ValueError: a picture has fewer captions.

@@ -4,17 +4,17 @@ A decoder is anything with three methods; generation and plots know no more of i
 
 - ``forward(features, captions)`` for training. ``captions`` are T words, ``<start>`` first; of the
   outputs the last T answer them: output t of these holds the scores of the word after word t.
-  There may be several captions a picture, the same number for each, one after the other.
+  There may be several captions per picture, the same number for each, one after the other.
 - ``start(features)`` gives the state before the first word.
-- ``step(words, state)`` reads one word a caption and gives the scores of the next word, the new
+- ``step(words, state)`` reads one word per caption and gives the scores of the next word, the new
   state, and where the decoder looked (``None`` if it does not look).
 
-A state is a tuple of tensors with the batch first, so that a search can reorder it by index. Where
-a decoder has a number ``shared``, so many parts at the front of the state belong to a picture, and
-``step`` takes n captions a picture beside them, one after the other: they are never repeated.
+A state is a tuple of tensors with the batch first, so that a search can reorder it by index. If a
+decoder has a number ``shared``, that many parts at the front of the state belong to a picture:
+``step`` takes them once for n captions, which stand one after the other, and never repeats them.
 
-To be kept, as `training.train` does with the best so far, a decoder also has ``cnn``, its encoder,
-and ``arguments``, what its class was called with, and its class has a name in
+To be saved, as `training.train` does with the best so far, a decoder also needs ``cnn``, its
+encoder, and ``arguments``, what its class was called with; its class needs a name in
 ``checkpoints.DECODERS``.
 """
 
@@ -27,7 +27,7 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 def captions_each(features: Tensor, captions: Tensor) -> int:
-    """How many captions there are a picture: n for features (B, ...) and captions (n · B, T).
+    """How many captions there are per picture: n for features (B, ...) and captions (n · B, T).
 
     Raises:
         ValueError: the captions cannot be shared out evenly.
@@ -44,7 +44,7 @@ class RNNDecoder(nn.Module):
     """The recurrent decoder of the source document (section 5), after Vinyals et al.
 
     The image is the first input and the words follow, so that T words give T + 1 outputs: the
-    first one comes before ``<start>`` was read and answers no word of the caption.
+    first one comes before ``<start>`` is read and does not answer a word of the caption.
 
     Args:
         embed_size: width of the image feature and of a word embedding.

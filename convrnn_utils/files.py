@@ -1,4 +1,4 @@
-"""Files, with errors in words: pictures, captions in the COCO format, complete or absent."""
+"""Pictures and COCO captions in files: errors in plain words, and no file that is half written."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Pat
 
     Args:
         path: what to write, or to replace.
-        previous: what becomes of the file that was ``path`` until now, if it shall be kept.
+        previous: where the file that was ``path`` until now is kept; without it, it is not.
 
     Raises:
         PermissionError: nothing can be written there.
@@ -55,10 +55,10 @@ def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Pat
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other program makes the file or folder ``path``, and keep others from it.
+    """Wait until no other program is making the file or folder ``path``, and keep others waiting.
 
-    What an earlier one that was killed has left unfinished is removed. The lock goes with its
-    process, however that ends; its empty file stays.
+    What a killed program has left unfinished is removed. The lock ends with its process, however
+    that ends; its empty file stays.
     """
     path = Path(path)
     _make_writable(path.parent)
@@ -138,8 +138,8 @@ def read_image(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder, no picture, a broken one, or one of too many pixels: Pillow's
-            limit, 179 million, is checked before anything is decoded.
+        ValueError: it is a folder, not a picture, damaged, or has too many pixels: Pillow's limit,
+            179 million, is checked before anything is decoded.
     """
     try:
         with Image.open(path, formats=list(PICTURE_FORMATS)) as image:
@@ -150,7 +150,7 @@ def read_image(path: Path) -> Image.Image:
         if isinstance(error, IsADirectoryError | PermissionError) and Path(path).is_dir():
             reason = "it is a folder; name the pictures in it"
         elif isinstance(error, UnidentifiedImageError):
-            reason = f"it is damaged, or none of {', '.join(sorted(PICTURE_FORMATS))}"
+            reason = f"it is damaged, or not one of {', '.join(sorted(PICTURE_FORMATS))}"
         else:
             reason = str(error).rstrip(".")
         raise ValueError(f"{path} cannot be read as a picture: {reason}.") from error
@@ -162,16 +162,16 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Grey of 16 bits is scaled down; what is transparent is shown on white.
 
     Raises:
-        ValueError: its values have no range that is known.
+        ValueError: the range of its values is not known.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits, which convert() would clip
         values = numpy.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values need more than 16 bits; save it with 8 bits a colour")
+            raise ValueError("its values need more than 16 bits; save it with 8 bits per colour")
         image = Image.fromarray((values // 256).astype(numpy.uint8))
     if image.mode == "F":
-        raise ValueError("its values are fractions; save it with 8 bits a colour")
+        raise ValueError("its values are fractions; save it with 8 bits per colour")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -179,10 +179,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_captions(folder: Path, split: str) -> COCO:
-    """``captions_SPLIT.json`` of a data set through pycocotools, without its chatter.
+    """``captions_SPLIT.json`` of a data set through pycocotools, without what that prints.
 
     Raises:
-        FileNotFoundError: there is no such split; the message names those that there are.
+        FileNotFoundError: there is no such split; the message lists those that exist.
         ValueError: the file is not in the COCO captions format.
     """
     path = Path(folder) / f"captions_{split}.json"
@@ -212,7 +212,7 @@ def _check_captions(images: list[dict], annotations: list[dict]) -> None:
         seen = set()
         for row in rows:
             if type(row["id"]) is not int:
-                raise TypeError(f"the {what} id {row['id']!r} is no whole number")
+                raise TypeError(f"the {what} id {row['id']!r} is not a whole number")
             if row["id"] in seen:
                 raise ValueError(f"the {what} id {row['id']} comes twice")
             seen.add(row["id"])
@@ -225,7 +225,7 @@ def _check_captions(images: list[dict], annotations: list[dict]) -> None:
                 raise ValueError(f"the file name {name!r} leads out of the data set")
     for row in annotations:
         if type(row["image_id"]) is not int:
-            raise TypeError(f"the image_id of annotation {row['id']} is no whole number")
+            raise TypeError(f"the image_id of annotation {row['id']} is not a whole number")
         if not isinstance(row["caption"], str):
             raise TypeError(f"the caption of annotation {row['id']} is not text")
 
@@ -244,7 +244,7 @@ def write_captions(folder: Path, split: str, records: list[dict]) -> None:
 
     Args:
         folder: the data set's folder.
-        records: one a picture: ``{"id", "file_name", "captions": [...]}`` and what else is known.
+        records: one per picture: ``{"id", "file_name", "captions": [...]}`` and what else is known.
     """
     images = [{k: v for k, v in record.items() if k != "captions"} for record in records]
     captions = ((record["id"], text) for record in records for text in record["captions"])

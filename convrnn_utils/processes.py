@@ -1,6 +1,6 @@
-"""Several processes that train one model together, started by ``torchrun``, one a GPU.
+"""Several processes that train one model together, started by ``torchrun``, one per GPU.
 
-In a program that was started alone there is one process, the first, and all of this does nothing.
+A program started without ``torchrun`` has one process, the first, and nothing here has an effect.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def join() -> None:
 
 
 def leave() -> int:
-    """Work alone again; gives the number that this process had."""
+    """Leave the other processes; return the number that this process had."""
     number = rank()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -42,12 +42,12 @@ def count() -> int:
 
 
 def share(items: Sequence) -> Sequence:
-    """The items that this process deals with: every n-th of them for n processes."""
+    """This process's part of the items: with n processes, every n-th item."""
     return items[rank() :: count()]
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come here."""
+    """Wait until every process has reached this point."""
     if count() > 1:
         dist.barrier()
 
@@ -71,7 +71,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def gathered(own: list) -> list:
-    """What each process has made of its ``share``, in the order before it was shared out."""
+    """What all processes have made of their ``share``, in the order of the shared items."""
     if count() == 1:
         return own
     parts: list = [None] * count()

@@ -18,7 +18,7 @@ from convrnn_utils.widgets import Explorer, row_of, turning_buttons
 def show_unrolled(
     inputs: Tensor, states: Tensor, W_s: Tensor, W_h: Tensor, b_s: Tensor, steps: int = 4
 ) -> Figure:
-    """The recurrence, one column a step: every number and every shape is that of the tensors.
+    """The recurrence, one column per step: all numbers and shapes are those of the tensors.
 
     Args:
         inputs: h(1), h(2), …, (T, D).
@@ -71,7 +71,7 @@ def show_curves(
     y_label: str,
     first: int = 1,
 ) -> Figure:
-    """Curves against the step, panels side by side, one colour, marker and line style a curve.
+    """Curves against the step, panels side by side; each curve has its colour, marker and line.
 
     Args:
         panels: by the title of a panel, by the name of a curve, its values. The vertical axis is
@@ -104,7 +104,7 @@ def show_curves(
 
 
 def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[str] = ()) -> Figure:
-    """Gates over time: one row of colour a unit above, the mean over the units below.
+    """Gates over time: above, one row of colour per unit; below, the mean over the units.
 
     The units of a symmetric panel have both signs, which cancel in a mean: there the mean is that
     of the absolute values.
@@ -142,10 +142,10 @@ def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[st
 def show_accuracies(
     results: Mapping[str, Mapping[int, Sequence[float]]], chance: float, y_label: str = "accuracy"
 ) -> Figure:
-    """Accuracy against length, a panel a kind of cell: mean over seeds, bar from worst to best.
+    """Accuracy against length, a panel per kind of cell: mean over seeds, bar from worst to best.
 
     Args:
-        results: by the name of a model, by length, one accuracy a seed. Models whose names are
+        results: by the name of a model, by length, one accuracy per seed. Models whose names are
             the same up to the first comma share a panel.
         chance: the accuracy of guessing, drawn as a line.
         y_label: what the vertical axis shows.

@@ -1,4 +1,4 @@
-"""A training on disk: saved as it goes, so that it can go on from there to the same end."""
+"""A training on disk: saved as it goes, so that it can be resumed and end with the same weights."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -82,10 +82,10 @@ def saves_in(folder: Path) -> list[Path]:
 
 
 def read_save(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
-    """The last save of a run, or where that is damaged, the one before; and which it is.
+    """The path and content of a run's last save or, if that is damaged, of the one before.
 
     Raises:
-        ValueError: there is one only, and it is damaged.
+        ValueError: there is only one, and it is damaged.
     """
     *newer, oldest = saves_in(folder)
     for path in newer:
@@ -113,7 +113,7 @@ def resume(run: Run) -> None:
     """
     path, tensors, content = read_save(run.folder)
     if content.keys() != {"settings", "vocabulary", "progress"}:
-        raise ValueError(f"{path} is no run to go on with; delete it to begin again.")
+        raise ValueError(f"{path} is not a run that can go on; delete it to begin again.")
     before, now = _flat(content["settings"]), _flat(run.settings)
     other = [name for name, value in now.items() if before.get(name) != value]
     advice = f"train into another folder (--folder of the command), or delete {run.folder}"

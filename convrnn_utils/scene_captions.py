@@ -1,8 +1,8 @@
 """A grammar that writes captions of scenes and clips.
 
 It never says anything false of its picture: it states only what the scene holds, and throws away
-a caption that ``check`` would not call wholly true. Every way to put a caption is a function of
-its own, ``_say_...``; where a scene gives no occasion for it, it returns None.
+a caption that ``check`` would not call wholly true. Every way to word a caption is a function of
+its own, ``_say_...``, which returns None if the scene gives no occasion for it.
 """
 
 import re

@@ -129,7 +129,7 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, object]]:
     for word in ("a", "an", "another", "some", "and"):
         add(word, "article", word)
     add("the", "the")
-    for phrase in ("one of them", "one can see"):  # here "one" is no number
+    for phrase in ("one of them", "one can see"):  # here "one" is not a number
         add(phrase, "skip")
     for phrase in ("nothing else", "nothing but", "all by itself", "alone", "lone", "that is all"):
         add(phrase, "total")

@@ -23,7 +23,7 @@ def length(x: numpy.ndarray, y: numpy.ndarray) -> numpy.ndarray:
 
 
 def rotate(x: numpy.ndarray, y: numpy.ndarray, turn: float) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Turn coordinates by the angle of which half has the tangent ``turn``."""
+    """Turn coordinates by an angle; ``turn`` is the tangent of half of it."""
     cosine = (1 - turn * turn) / (1 + turn * turn)
     sine = 2 * turn / (1 + turn * turn)
     return cosine * x + sine * y, cosine * y - sine * x
@@ -57,7 +57,7 @@ def distance(shape: str, x: numpy.ndarray, y: numpy.ndarray, radius: float) -> n
         return numpy.maximum(
             numpy.maximum(x, y) - 0.95 * radius, numpy.minimum(x, y) - 0.33 * radius
         )
-    if shape == "diamond":  # higher than wide: no turned square
+    if shape == "diamond":  # taller than wide, so not a turned square
         return 0.8126967 * x + 0.5826882 * numpy.abs(y) - 0.6176495 * radius
     if shape == "heart":  # a square on its corner, and a disc on each of its upper sides
         y = y - 0.09 * radius
@@ -83,7 +83,7 @@ def window(thing: Thing, margin: int) -> tuple[slice, slice]:
 
 
 def coordinates(thing: Thing, place: tuple[slice, slice]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """x and y of the pixels of a window, from the thing's centre and turned with it."""
+    """x and y of the pixels of a window, seen from the thing's centre and turned with it."""
     return rotate(COLUMNS[place] - thing.x, ROWS[place] - thing.y, thing.turn)
 
 
@@ -113,7 +113,7 @@ def place_shares(mask: numpy.ndarray, side: int) -> numpy.ndarray:
         side: places in a row of the grid.
 
     Raises:
-        ValueError: H is no multiple of ``side``.
+        ValueError: H is not a multiple of ``side``.
     """
     if len(mask) % side:
         raise ValueError(f"a mask of {len(mask)} pixels cannot be cut into {side} equal parts.")

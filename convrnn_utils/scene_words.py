@@ -1,4 +1,4 @@
-"""The words that captions of scenes are made of, for those who write them and who read them.
+"""The words of scene captions, for the code that writes captions and the code that reads them.
 
 The first word of each row is the usual one; the others say the same.
 """
@@ -83,5 +83,5 @@ ACTION_WORDS = {
 
 
 def plural(noun: str) -> str:
-    """As "boxes" for "box"."""
+    """The plural of a noun, such as "boxes" for "box"."""
     return noun + ("es" if noun.endswith(("x", "s")) else "s")

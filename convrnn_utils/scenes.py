@@ -3,7 +3,7 @@
 A scene is one to four things over a background. A thing has a shape, a colour, a size and a
 pattern. Everything comes from a seed and is the same, byte for byte, on every machine.
 
-This module writes the files, and offers what the others do under one name:
+This module writes the files, and offers under one name what the others do:
 
 - ``scene_model``: what a scene is; ``scene_sampling``: scenes at random;
 - ``scene_shapes`` and ``scene_drawing``: their pictures;

@@ -1,4 +1,4 @@
-"""Training on the score itself: captions drawn at random, and more of those that CIDEr prefers.
+"""Training on the score itself: of captions drawn at random, those with more CIDEr are favoured.
 
 Source: Rennie et al., Self-critical Sequence Training, arXiv:1612.00563, with the baseline of
 Luo, A Better Variant of Self-Critical Sequence Training, arXiv:2003.09971.
@@ -23,8 +23,8 @@ _Vector = tuple[dict[tuple, float], list[float], int]
 class CiderReward:
     """CIDEr-D of captions as ids, × 10 as in the paper, with the word statistics of a data set.
 
-    It is what ``metrics.cider`` computes, but a few captions at a time, and with all words that
-    are not in the vocabulary taken for one word, which no caption drawn can have.
+    It is what ``metrics.cider`` computes, but for a few captions at a time, and with all words
+    outside the vocabulary taken for one word, which no drawn caption can contain.
 
     Args:
         captions: the captions of each picture of the data set, as ids; the special words do not
@@ -84,7 +84,7 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 
 
 class SelfCriticalLoss:
-    """A loss for ``training.train``: makes captions more probable that score above their fellows.
+    """A loss for ``training.train``: captions that score above the others become more probable.
 
     For each picture some captions are drawn from the model. What each of them scores above the
     mean of the others is its advantage, a number without a gradient; the loss is minus the mean
@@ -93,13 +93,13 @@ class SelfCriticalLoss:
 
     Args:
         dataset: the captions that it is trained on, whose word statistics the score uses.
-        captions_each: captions drawn a picture, at least two.
+        captions_each: captions drawn per picture, at least two.
         max_words: captions drawn end here at the latest.
     """
 
     def __init__(self, dataset: CaptionDataset, captions_each: int = 5, max_words: int = 18):
         if captions_each < 2:
-            raise ValueError("a caption needs another one to be compared with; draw two at least.")
+            raise ValueError("a caption is compared with others of its picture; draw at least two.")
         self.reward = CiderReward(dataset.captions_by_picture())
         self.captions_each, self.max_words = captions_each, max_words
 

@@ -22,8 +22,8 @@ def show_layers(picture, maps: Sequence, pooled: Sequence) -> Figure:
 
     Args:
         picture: bytes (height, width, 3).
-        maps: one array (channels, h, w) a layer.
-        pooled: one array (channels,) a layer.
+        maps: one array (channels, h, w) for each layer.
+        pooled: one array (channels,) for each layer.
     """
     figure, axes = plt.subplots(
         2, len(maps) + 1, figsize=(1.35 * (len(maps) + 1), 2.5), height_ratios=(4, 1)
@@ -82,7 +82,7 @@ def show_frames(clips: Sequence, names: Sequence[str]) -> Figure:
 
     Args:
         clips: arrays (frames, height, width, 3) of bytes.
-        names: one a clip.
+        names: one for each clip.
     """
     figure, axes = plt.subplots(len(clips), 1, figsize=(9.5, 0.78 * len(clips)), squeeze=False)
     for axis, clip, name in zip(axes[:, 0], clips, names, strict=True):
@@ -102,7 +102,7 @@ def show_accuracies(
     intervals: Mapping[str, tuple[float, float]],
     chance: float,
 ) -> Figure:
-    """Accuracies of several models: a dot a seed, a diamond for the mean, a line the interval.
+    """Accuracies of several models: a dot for each seed, a diamond for the mean, an interval.
 
     Args:
         accuracies: those of all seeds by the name of the model, between 0 and 1.

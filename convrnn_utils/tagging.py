@@ -1,4 +1,4 @@
-"""How the weights of ``small_cnn`` came about: trained on scenes, as others are on ImageNet.
+"""How the weights of ``small_cnn`` were made: by training on scenes, as others on ImageNet.
 
 ``python -m convrnn_utils.tagging`` draws 50,000 scenes of its own. The CNN learns two things at
 once: what lies at each place of its grid, and which tags are true of the picture (there is a red
@@ -34,7 +34,7 @@ LEAST_SHARE = 0.35  # of a place that a thing covers, for the place to be the th
 
 
 def draw_scenes(count: int) -> tuple[Tensor, list[Scene]]:
-    """Scenes without a held-out combination: their pictures, bytes (N, 3, 96, 96), and themselves.
+    """Scenes without held-out combinations: their pictures, bytes (N, 3, 96, 96), and the scenes.
 
     They are those of the training split of ``data.scenes(count, seed=1)``, but stay in memory.
     """
@@ -79,9 +79,9 @@ def place_table(drawn: list[Scene]) -> Tensor:
     """What lies at each place of the grid: (N, 64, 4) of class numbers.
 
     A place has the shape, colour, pattern and size of the thing that covers most of it, if that
-    is ``LEAST_SHARE`` or more. A thing that covers less of every place has the one of which it
-    covers most, unless that is another's. Where there is no thing, the shape is one more class,
-    and the others are −100, which the loss passes over.
+    is ``LEAST_SHARE`` or more. A thing that covers less of every place gets the one of which it
+    covers most, unless that belongs to another thing. Where there is no thing, the shape is one
+    more class, and the others are −100, which the loss passes over.
     """
     table = torch.full((len(drawn), SMALL_CNN_SIDE**2, 4), -100)
     table[:, :, 0] = len(scenes.SHAPES)
@@ -145,7 +145,7 @@ def train(
         pictures: (N, 3, S, S) of bytes.
         places, tags: see ``place_table`` and ``tag_table``.
         epochs: times that every picture is seen.
-        batch_size: pictures a step.
+        batch_size: pictures per step.
     """
     weights = [*encoder.parameters(), *heads.parameters()]
     where = weights[0].device

@@ -29,7 +29,7 @@ def _blank(match: re.Match) -> str:
 def tokenize(caption: str) -> list[str]:
     """Split a caption into lower-case words without punctuation.
 
-    Near to the Penn Treebank rules that the metrics use: "A man's T-shirt isn't red." gives
+    Close to the Penn Treebank rules that the metrics use: "A man's T-shirt isn't red." gives
     ``a man 's t-shirt is n't red``. Digits and the letters of any script are kept; symbols
     (``< > / & $`` and the like) are not, so no word can look like ``<end>``. Takes any string,
     and gives an empty list where it holds no word. Joining the words with spaces and splitting
@@ -52,7 +52,7 @@ class Vocabulary:
     def __init__(self, words: Iterable[str]):
         """Number ``words``, the special ones not among them, in the order given.
 
-        Raises ValueError where a word comes twice or is one of the special words.
+        Raises ValueError if a word comes twice or is one of the special words.
         """
         self.words = [*SPECIAL_WORDS, *words]
         self._ids = {word: number for number, word in enumerate(self.words)}
@@ -101,7 +101,7 @@ class Vocabulary:
         """Turn ids (a list, an array or a tensor) into words joined by spaces.
 
         Stops at the first END, skips PAD and START. Raises ValueError for an id that no word
-        has, the sign of a vocabulary that does not belong to the model.
+        has, a sign that the vocabulary is not the model's.
         """
         words = []
         for number in map(int, ids):

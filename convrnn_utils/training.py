@@ -62,7 +62,7 @@ def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0)
 
 @torch.inference_mode()
 def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int = 256) -> float:
-    """Mean cross-entropy over a data set with teacher forcing, in nats a word."""
+    """Mean cross-entropy over a data set with teacher forcing, in nats per word."""
     where, mode = next(model.parameters()).device, model.training
     model.eval()
     sums = torch.zeros(2, device=where)  # of the losses, and of the words
@@ -121,16 +121,16 @@ def train(
     and of the validation split, and the first one saves.
 
     Args:
-        model: what ``decoders`` says of one that is kept; at the end it has the best weights.
+        model: one that can be saved (see ``decoders``); at the end it has the best weights.
         training, validation: pairs of pictures and captions with the same vocabulary.
         folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to go on from) and
             ``run-before.safetensors`` (the save before that, should that be damaged).
         epochs: times that every caption is seen, at most.
-        batch_size: items of ``training`` a step: captions, or pictures with all of theirs; of all
-            processes together.
+        batch_size: items of ``training`` per step, of all processes together: captions, or
+            pictures with all of theirs.
         learning_rate: of the first step.
         weight_decay: of AdamW, arXiv:1711.05101.
-        label_smoothing: see ``caption_loss``; for the loss that is taken without ``loss``.
+        label_smoothing: see ``caption_loss``; has no effect where ``loss`` is given.
         clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
         averaging: where it is above zero, the weights that are scored and saved are a running
             mean over the steps, of which each step keeps this share, such as 0.999
@@ -144,19 +144,19 @@ def train(
             the first process.
 
     Returns:
-        the history: a dictionary an epoch with ``epoch``, ``training_loss``,
+        the history: a dictionary per epoch with ``epoch``, ``training_loss``,
         ``validation_loss``, ``cider`` and ``seconds``.
 
     Raises:
         ValueError: ``folder`` holds a run with other pictures or captions, or another vocabulary,
-            model or setting; ``epochs`` is below 1, ``batch_size`` below two a process, or there
-            are too few captions for one batch.
+            model or setting; ``epochs`` is below 1, ``batch_size`` below two per process, or
+            there are too few captions for one batch.
         torch.OutOfMemoryError: with advice; the last save stays.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}: without one there is nothing to load at the end.")
     if batch_size < 2 * processes.count():
-        raise ValueError("batch normalisation needs at least two captions a batch and process.")
+        raise ValueError("batch normalisation needs at least two captions per process in a batch.")
     folder = Path(folder)
     settings = {
         "epochs": epochs,
@@ -193,7 +193,7 @@ def train(
     steps = len(_batches(run, 0))
     if not steps:
         raise ValueError(
-            f"{training.split.name} has too few captions for a batch of two a process; "
+            f"{training.split.name} has too few captions for a batch of two per process; "
             "take more pictures to train on."
         )
     silent = processes.rank() > 0 or _finished(run.history, epochs, patience)

@@ -14,7 +14,7 @@ from convrnn_utils.plots import html_image
 
 
 class Explorer(ipywidgets.VBox):
-    """Controls above what they control; where widgets are dead a sentence stands in their place."""
+    """Controls above what they control; where widgets do not work, a sentence is shown instead."""
 
     def __init__(self, name: str, children):
         super().__init__(children)
@@ -134,7 +134,7 @@ def read_upload(file: Mapping) -> Image.Image:
     """The picture in a file that ``ipywidgets.FileUpload`` has received.
 
     Raises:
-        ValueError: it is no picture, in a sentence for whoever chose it.
+        ValueError: it is not a picture; the sentence is for the person who chose it.
     """
     try:
         return read_image(io.BytesIO(file["content"]))

@@ -6,7 +6,7 @@ The students' copy, build/student, is complete: to hand out as it is, as a zip f
 Its lessons have no outputs and do not say where solutions are; solutions, the guide, tests and what
 README and Makefile say for teachers are not in it. The instructor's lessons, in build/instructor,
 have all outputs, and under each exercise its solution as text: a solution is not run there, since
-it may use names that the lesson uses otherwise.
+it may use names that the lesson uses for something else.
 """
 
 import re
@@ -117,7 +117,7 @@ def write_versions(target: Path = ROOT / "build") -> list[Path]:
 
 
 def _copy_for_students(target: Path) -> None:
-    """All but the lessons."""
+    """Copy all but the lessons."""
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():

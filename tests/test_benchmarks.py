@@ -16,7 +16,7 @@ from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 
 def load_benchmark(name):
-    """A file of benchmarks/, which is no package, as a module."""
+    """A file of benchmarks/, which is not a package, as a module."""
     path = repository() / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

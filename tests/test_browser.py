@@ -201,7 +201,7 @@ class Notebook:
                 control.fill(word)
                 control.press("Enter")
                 yield
-        elif kind == "select-one":  # Chromium's list of options is no part of the page
+        elif kind == "select-one":  # Chromium's list of options is not a part of the page
             for place in (1, 2):
                 control.select_option(index=place)
                 yield

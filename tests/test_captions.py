@@ -53,12 +53,18 @@ REFUSED = {
         coco(GOOD, annotations=[{"id": 1, "image_id": 1, "caption": "a"}] * 2),
         "annotation id 1 comes twice",
     ),
-    "an id that is text": (coco(GOOD, images=[{"id": "1", "file_name": "a"}]), "no whole number"),
-    "an id that is true": (coco(GOOD, images=[{"id": True, "file_name": "a"}]), "no whole number"),
+    "an id that is text": (
+        coco(GOOD, images=[{"id": "1", "file_name": "a"}]),
+        "is not a whole number",
+    ),
+    "an id that is true": (
+        coco(GOOD, images=[{"id": True, "file_name": "a"}]),
+        "is not a whole number",
+    ),
     "an id in a list": (coco(GOOD, images=[{"id": [1], "file_name": "a"}]), "TypeError"),
     "a fraction": (
         coco(GOOD, annotations=[{"id": 1, "image_id": 1.5, "caption": "a"}]),
-        "no whole number",
+        "is not a whole number",
     ),
     "a file name that is a number": (coco(GOOD, images=[{"id": 1, "file_name": 7}]), "not text"),
     "no file name": (coco(GOOD, images=[{"id": 1, "file_name": ""}]), "not text"),
@@ -188,7 +194,7 @@ def test_a_table_becomes_a_data_set(album, data_home, options, capsys):
     assert found == {n: [f"picture {n}, 1", f"picture {n}, 2"] for n in range(12)}
     assert "12 pictures with 24 captions" in capsys.readouterr().out
     assert data.from_csv(path) == folder
-    with pytest.raises(ValueError, match="mine was made from something else"):
+    with pytest.raises(ValueError, match="mine was not made from"):
         data.from_csv(path, seed=1)
     other = data.from_csv(path, name="other", seed=1)
     assert data.load_split(other, "test").records != splits[2].records
@@ -218,7 +224,9 @@ def test_lines_that_cannot_be_used_are_named_and_left_out(album, fault):
     with pytest.warns(UserWarning) as warned:
         folder = data.from_csv(path)
     lines = str(warned[-1].message).split("\n")
-    assert lines[0].startswith("Left out of mine.csv (to have them in, mend these lines, delete ")
+    assert lines[0].startswith(
+        "Left out of mine.csv (to include them, correct these lines, delete "
+    )
     assert len(lines) == 7
     for number, (complaint, line) in enumerate(zip(bad, lines[1:], strict=False)):
         assert line.startswith(f"line {number + 2}: ") and complaint in line
@@ -268,8 +276,8 @@ TABLES = {
     "Latin-1": ("path,caption\n1.png,ein Stra\u00dfenhund\n".encode("latin1"), "not in UTF-8"),
     "UTF-16": ("path,caption\n1.png,a dog\n".encode("utf-16"), "not in UTF-8"),
     "a picture": (b"\x89PNG\r\n\x1a\n\x00\xff", "not in UTF-8"),
-    "an open quote": (b'path,caption\n1.png,"a dog\n', "no CSV file that can be read"),
-    "an endless field": (b"path,caption\n1.png," + b"a" * 200_000, "no CSV file"),
+    "an open quote": (b'path,caption\n1.png,"a dog\n', "is not a CSV file that can be read"),
+    "an endless field": (b"path,caption\n1.png," + b"a" * 200_000, "is not a CSV file"),
     "two pictures": (b"path,caption\n1.png,a\n2.png,b\n", "fewer than three pictures"),
     "no picture there": (b"path,caption\n" + b"x.png,a\n" * 9, "fewer than three.*\n.*no picture"),
     "all in one split": (
@@ -326,7 +334,7 @@ def test_a_picture_in_two_splits_and_a_split_that_there_is_not_are_named(album):
         folder = data.from_csv(album([*rows, ("2.png", "a", "val"), ("3.png", "a", "dev")], header))
     lines = str(warned[-1].message).split("\n")[1:]
     assert "2.png is in another split on an earlier line" in lines[0]
-    assert "its split is 'dev', and not train, val or test" in lines[1]
+    assert "its split is 'dev', which is not train, val or test" in lines[1]
     assert data.load_split(folder, "train").captions[0] == ["picture 2"]
 
 
@@ -343,5 +351,5 @@ def test_a_data_set_of_the_same_name_that_came_from_elsewhere_is_not_taken_for_t
     album, data_home
 ):
     (data_home / "mine").mkdir()
-    with pytest.raises(ValueError, match="mine was made from something else"):
+    with pytest.raises(ValueError, match="mine was not made from"):
         data.from_csv(album(ROWS))

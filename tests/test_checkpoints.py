@@ -89,7 +89,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path, kind, fault):
     if kind == "vocabulary":
         assert "is not JSON" in refusal(Vocabulary.load, path)
     else:
-        assert "is no checkpoint, or a damaged one" in refusal(load_model, path)
+        assert "is not a checkpoint, or is damaged" in refusal(load_model, path)
         (tmp_path / "run").mkdir()
         path.rename(tmp_path / "run" / "run.safetensors")
         refusal(read_file, tmp_path / "run" / "run.safetensors")
@@ -153,12 +153,12 @@ def test_a_description_that_disagrees_is_refused(sound, tmp_path, change, messag
 
 
 FORMATS = {
-    "foreign": ({"format": "pt"}, "its format is another one"),
+    "foreign": ({"format": "pt"}, "it has another format"),
     "newer": ({"format": "convrnn-checkpoint-2"}, "of version 2, and this program reads version 1"),
     "older": ({"format": "convrnn-checkpoint-0"}, "version 0"),
-    "no JSON": ({"content": "{"}, "no JSON object"),
-    "a list": ({"content": "[]"}, "no JSON object"),
-    "deep": ({"content": "[" * 100_000}, "no JSON object"),
+    "no JSON": ({"content": "{"}, "not a JSON object"),
+    "a list": ({"content": "[]"}, "not a JSON object"),
+    "deep": ({"content": "[" * 100_000}, "not a JSON object"),
 }
 
 
@@ -191,7 +191,7 @@ def test_a_file_beyond_all_bounds_is_refused_before_it_is_read(tmp_path, fault):
 def test_plain_safetensors_are_refused(tmp_path, fault):
     fault("checkpoints")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    assert "its format is another one" in refusal(load_model, tmp_path / "other.safetensors")
+    assert "it has another format" in refusal(load_model, tmp_path / "other.safetensors")
 
 
 def test_a_folder_is_refused(tmp_path):
@@ -382,12 +382,12 @@ def test_a_damaged_save_is_made_good_by_the_one_before(tmp_path, damage, fault):
         assert runs.read_save(tmp_path)[2] == {"step": 2}
         return
     path.write_bytes(path.read_bytes()[:-7] if damage == "cut off" else b"")
-    with pytest.warns(UserWarning, match="damaged one.*goes on from the save before"):
+    with pytest.warns(UserWarning, match="is damaged.*goes on from the save before"):
         found, tensors, content = runs.read_save(tmp_path)
     assert found == before and content == {"step": 2}
     assert torch.equal(tensors["weight"], torch.full((5,), 2.0))
     before.write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="damaged one"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="is damaged"):
         runs.read_save(tmp_path)
 
 

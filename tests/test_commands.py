@@ -87,11 +87,11 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         (f"caption photo.jpg --attention {__file__}", "is a file; --attention wants a folder"),
         ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
-        ("train --data scenes --self-critical 1", "needs all captions of a picture at once"),
+        ("train --data scenes --self-critical 1", "needs all captions of a picture: add"),
         ("train --data scenes --views whole mirrored", "mirrored scenes make"),
         (
             "train --data scenes --encoder small_cnn --min-count 1000",
-            "no word of the 150 captions comes 1000 times or more; give a lower --min-count",
+            "no word of the 150 captions occurs 1000 times or more; give a lower --min-count",
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
     said = capsys.readouterr()
     run = data_home / "checkpoints" / "scenes-small_cnn-rnn"
     assert f"Training in {run}." in said.out
-    assert "Interrupted. The same command goes on with a download" in said.err
+    assert "Interrupted. Give the same command again" in said.err
     main(train.split())
     assert f"Found an earlier run in {run}." in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:

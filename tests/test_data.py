@@ -105,7 +105,7 @@ NOT_CAPTIONS = {
         "images": [IMAGE],
         "annotations": [{"id": 1, "image_id": 1, "caption": "one"}, {"id": 2, "image_id": 1}],
     },
-    "a caption that is no text": coco_file([(1, ["one"])]),
+    "a caption that is not text": coco_file([(1, ["one"])]),
     "no caption but null": coco_file([(1, None)]),
 }
 

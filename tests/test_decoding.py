@@ -196,7 +196,7 @@ def test_images_that_are_done_leave_the_batch():
 
 
 def test_a_beam_is_at_least_as_probable_as_greedy_in_most_cases():
-    """It is no rule: a wider beam may drop the greedy beginning. Over 200 cases it is rare."""
+    """It is not a rule: a wider beam may drop the greedy beginning. Over 200 cases it is rare."""
     worse = 0
     for seed in range(50):
         model, images = Markov(seed), torch.arange(4)

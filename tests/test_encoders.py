@@ -435,7 +435,7 @@ def test_a_name_that_there_is_not_is_refused_in_words(name):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """In the place of a download, what it raises where there is no network."""
+    """In place of a download: what it raises where there is no network."""
 
     def refuse(name, weights):
         raise urllib.error.URLError("no route to host")

@@ -317,7 +317,7 @@ def test_a_file_with_another_sum_than_the_known_one_is_refused(
     release, data_home, monkeypatch, name
 ):
     monkeypatch.setitem(sources.FLICKR8K, name, {"sha256": "0" * 64})
-    with pytest.raises(ValueError, match=rf"{name} could not .*its SHA-256 is another.*removed"):
+    with pytest.raises(ValueError, match=rf"{name} could not .*its SHA-256 is not that.*removed"):
         data.flickr8k(release.address)
     assert_nothing_is_left(data_home, *([TEXTS] if name == PICTURES else []))
 

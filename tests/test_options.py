@@ -195,7 +195,7 @@ def test_an_interrupt_gives_advice_where_it_helps(monkeypatch, capsys, command, 
     with pytest.raises(SystemExit) as stop:
         main(command.split())
     assert stop.value.code == 130
-    assert ("The same command goes on" in capsys.readouterr().err) == advice
+    assert ("Give the same command again" in capsys.readouterr().err) == advice
 
 
 def test_a_runtime_error_is_said_in_one_sentence(monkeypatch):

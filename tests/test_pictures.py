@@ -191,7 +191,7 @@ def test_formats_that_need_another_program_are_refused(tmp_path, fault):
 def test_values_of_an_unknown_range_are_refused(tmp_path, values, fault):
     fault("pictures")
     saved(tmp_path, Image.fromarray(numpy.full((4, 4), values)), "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif cannot .*save it with 8 bits a colour\.$"):
+    with pytest.raises(ValueError, match=r"a\.tif cannot .*save it with 8 bits per colour\.$"):
         read_image(tmp_path / "a.tif")
 
 

@@ -110,7 +110,7 @@ def test_training_on_the_score_raises_it(split, vocabulary, tiny_encoder):
 
 
 def test_one_caption_has_none_to_be_compared_with(split, vocabulary):
-    with pytest.raises(ValueError, match="draw two at least"):
+    with pytest.raises(ValueError, match="draw at least two"):
         SelfCriticalLoss(CaptionDataset(split, features(), vocabulary), captions_each=1)
 
 

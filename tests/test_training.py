@@ -309,7 +309,7 @@ def test_an_encoder_that_was_trained_along_is_in_the_checkpoint(tmp_path):
 
 def test_a_file_to_resume_from_is_no_model(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="holds no whole model"):
+    with pytest.raises(ValueError, match="holds only a part of a model"):
         load_model(tmp_path / "run.safetensors")
 
 
@@ -413,7 +413,7 @@ def test_a_model_in_evaluation_mode_trains_with_dropout_all_the_same(encoder, tm
 def test_a_checkpoint_in_the_place_of_a_save_is_no_run_to_go_on_with(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
     (tmp_path / "best.safetensors").replace(tmp_path / "run.safetensors")
-    with pytest.raises(ValueError, match="is no run to go on with; delete it"):
+    with pytest.raises(ValueError, match="is not a run that can go on; delete it"):
         run(encoder, tmp_path, epochs=1)
 
 
