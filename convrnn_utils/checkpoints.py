@@ -22,7 +22,6 @@ from convrnn_utils.files import complete_or_absent
 from convrnn_utils.text import Vocabulary
 
 FORMAT, VERSION = "convrnn-checkpoint-", 1
-MOST_BYTES = 4_000_000_000
 DECODERS = {"rnn": ConvRNN, "attention": ShowAttendTell}
 
 # The models that come with the course, both trained on Flickr8k.
@@ -61,7 +60,7 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         FileNotFoundError: there is no such file.
         PermissionError: it belongs to another account, and may not be read by this one.
-        ValueError: the file is damaged, too large, or comes from elsewhere.
+        ValueError: the file is damaged or comes from elsewhere.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,25 +70,13 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
             f"{path} may not be read by this account; set CONVRNN_DATA to a folder of your own, or "
             "have its owner give you the right to read it."
         )
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(
-            f"{path} has {path.stat().st_size / 1e9:.0f} GB, and no checkpoint of this course has "
-            f"more than {MOST_BYTES / 1e9:.0f} GB: it is another file."
-        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+            _require_format(path, metadata.get("format", ""))  # before anything large is read
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged: {error}.") from error
-    format_ = metadata.get("format", "")
-    if not format_.startswith(FORMAT):
-        raise ValueError(f"{path} is not a checkpoint of this course: it has another format.")
-    if format_ != f"{FORMAT}{VERSION}":
-        raise ValueError(
-            f"{path} is a checkpoint of version {format_.removeprefix(FORMAT)}, and this program "
-            f"reads version {VERSION}; use the course that it was written with, or train it again."
-        )
     try:
         content = json.loads(metadata["content"])
     except (KeyError, ValueError, RecursionError):
@@ -97,6 +84,16 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is a damaged checkpoint: its description is not a JSON object.")
     return tensors, content
+
+
+def _require_format(path: Path, format_: str) -> None:
+    if not format_.startswith(FORMAT):
+        raise ValueError(f"{path} is not a checkpoint of this course: it has another format.")
+    if format_ != f"{FORMAT}{VERSION}":
+        raise ValueError(
+            f"{path} is a checkpoint of version {format_.removeprefix(FORMAT)}, and this program "
+            f"reads version {VERSION}; use the course that it was written with, or train it again."
+        )
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
