@@ -9,7 +9,7 @@ from pathlib import Path
 from convrnn_utils.archives import open_archive, unpack_pictures
 from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder
-from convrnn_utils.files import alone, complete_or_absent, open_captions, write_captions
+from convrnn_utils.files import complete_or_absent, locked, open_captions, write_captions
 
 PICTURES_ADDRESS = "http://images.cocodataset.org/zips"
 ANNOTATIONS_ADDRESS = "http://images.cocodataset.org/annotations"
@@ -90,7 +90,7 @@ def coco(year: int = 2014, address: str | Sequence[str] | None = None) -> Path:
     folder = data_folder() / f"coco{year}"
     if (folder / "captions_test.json").exists():
         return folder
-    with alone(folder):
+    with locked(folder):
         if not (folder / "captions_test.json").exists():
             _fetch(folder, year, address or os.environ.get("CONVRNN_COCO"))
             splits = _karpathy_splits(folder) if year == 2014 else _coco2017_splits(folder)

@@ -54,7 +54,7 @@ def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Pat
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Wait until no other program is making the file or folder ``path``, and keep others waiting.
 
     What a killed program has left unfinished is removed. The lock ends with its process, however

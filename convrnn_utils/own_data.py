@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from convrnn_utils.env import data_folder
 from convrnn_utils.files import (
-    alone,
     complete_or_absent,
+    locked,
     one_line,
     read_image,
     write_captions,
@@ -60,7 +60,7 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
         )
     made_from = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed}
     complaints: list[str] = []
-    with alone(folder):
+    with locked(folder):
         if not folder.exists():
             with complete_or_absent(folder) as unfinished:
                 complaints = _convert(path, unfinished, seed)

@@ -14,7 +14,7 @@ from convrnn_utils import scenes as scene_generator
 from convrnn_utils.archives import open_archive, unpack_pictures
 from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder, repository
-from convrnn_utils.files import alone, complete_or_absent, read_image, write_captions
+from convrnn_utils.files import complete_or_absent, locked, read_image, write_captions
 
 # The public release of Flickr8k. `sha256` is for whoever can see the public files to fill in;
 # until then their members are counted and every picture is decoded.
@@ -43,7 +43,7 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
     folder = data_folder() / name
     if folder.exists():
         return folder
-    with alone(folder):
+    with locked(folder):
         if not folder.exists():
             with tqdm(total=train + 3 * test, desc="drawing scenes", leave=False) as bar:
                 scene_generator.write(folder, train, test, test, test, seed, progress=bar.update)
@@ -81,7 +81,7 @@ def flickr8k(address: str | Sequence[str] | None = None) -> Path:
     folder = data_folder() / "flickr8k"
     if folder.exists():
         return folder
-    with alone(folder):
+    with locked(folder):
         if not folder.exists():
             _fetch_flickr8k(folder, address or os.environ.get("CONVRNN_FLICKR8K"))
     return folder

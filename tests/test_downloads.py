@@ -11,7 +11,7 @@ import pytest
 
 from convrnn_utils import downloads
 from convrnn_utils.downloads import download
-from convrnn_utils.files import alone
+from convrnn_utils.files import locked
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)  # as long, and another
@@ -278,9 +278,9 @@ def test_random_faults_in_a_row(server, tmp_path, fault, many):
 WAITING = """
 import sys, time
 from pathlib import Path
-from convrnn_utils.files import alone
+from convrnn_utils.files import locked
 path = Path(sys.argv[1])
-with alone(path):
+with locked(path):
     made = not path.exists()
     if made:
         print("at work", flush=True)
@@ -299,7 +299,7 @@ def test_two_programs_do_not_make_the_same_thing_at_once(tmp_path, fault, capsys
     fault("downloads")
     first = begin(tmp_path / "set", 0.5)
     assert first.stdout.readline() == "at work\n"
-    with alone(tmp_path / "set"):
+    with locked(tmp_path / "set"):
         assert (tmp_path / "set").exists()
     assert "Another program is at work on set; waiting" in capsys.readouterr().out
     assert first.communicate()[0] == "made\n"
@@ -313,6 +313,6 @@ def test_a_killed_program_holds_no_lock_and_its_remains_go(tmp_path, fault):
     (tmp_path / "set" / "images" / ".train.123.unfinished").mkdir(parents=True)
     first.kill()
     first.wait()
-    with alone(tmp_path / "set"):
+    with locked(tmp_path / "set"):
         assert names_in(tmp_path) == [".set.lock", "set"]
         assert not names_in(tmp_path / "set" / "images")
