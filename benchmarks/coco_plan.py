@@ -125,6 +125,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=0.3, help="of the best that is reached")
     share = parser.parse_args(arguments).share
+    if not 0 < share <= 1:
+        parser.error(f"--share is {share}; it has to be above 0 and at most 1")
     work = work_of_captioner()
     plans = {name: plan(machine, work, share) for name, machine in MACHINES.items()}
     print(f"{'':26}" + "".join(f"{name:>14}" for name in plans))

@@ -226,7 +226,7 @@ def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
     )
     parser.add_argument(
         "--length-power",
-        type=_number(float, 0),
+        type=_number(float, 0, 10),
         default=1.0,
         metavar="POWER",
         help="the log-probability of each beam is divided by its number of words, the end "
@@ -257,6 +257,7 @@ def _data_set(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
+    for stream in (sys.stdout, sys.stderr):  # in a file, Windows would have another encoding
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # any name can be printed
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without a line of ours
     main()

@@ -121,7 +121,7 @@ def beam_search(
         length_power: the log-probability of each beam at the end is divided by its number of
             words, ``<end>`` included, to this power, and the highest quotient wins. 0 takes the
             most probable caption, 1 that with the highest mean over the words (Wu et al.,
-            arXiv:1609.08144, have a similar rule). It is not negative.
+            arXiv:1609.08144, have a similar rule). It is at most 10.
 
     A search for an image ends when no beam that goes on can still win: words only make a beginning
     less probable.
@@ -130,10 +130,10 @@ def beam_search(
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
 
     Raises:
-        ValueError: a size is below 1, or ``length_power`` below 0.
+        ValueError: a size is below 1, or ``length_power`` is out of range.
     """
-    if length_power < 0:
-        raise ValueError(f"length_power is {length_power}; it must be 0 or more.")
+    if not 0 <= length_power <= 10:  # far above any use; much higher, numbers would overflow
+        raise ValueError(f"length_power is {length_power}; it must be between 0 and 10.")
 
     def values(beams: Tensor, log_probabilities: Tensor) -> Tensor:
         return log_probabilities / (beams[:, :, 1:] != PAD).sum(dim=2) ** length_power

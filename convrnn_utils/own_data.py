@@ -93,14 +93,14 @@ def _convert(path: Path, folder: Path, seed: int) -> list[str]:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
             complaints.append(f"line {line}: {error}")
+    reasons = "".join(f"\n{complaint}" for complaint in complaints[:20])
     if len(records) < 3:
-        reasons = "".join(f"\n{complaint}" for complaint in complaints[:20])
         raise ValueError(f"{path} has fewer than three pictures that can be used.{reasons}")
     _deal_out(list(records.values()), seed)
     for split in SPLITS:
         own = [record for record in records.values() if record["split"] == split]
         if not own:
-            raise ValueError(f"{path} has no picture for the split {split}.")
+            raise ValueError(f"{path} has no picture for the split {split}.{reasons}")
         write_captions(folder, split, own)
     captions = sum(len(record["captions"]) for record in records.values())
     print(f"{path.name}: {len(records):,} pictures with {captions:,} captions.")
@@ -125,13 +125,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as such.") from error
     except csv.Error as error:
-        raise ValueError(f"{path} is not a CSV file that can be read: {error}.") from error
+        raise ValueError(
+            f"{path} is not a CSV file that can be read: {error}, on line "
+            f"{reader.reader.line_num} or in double quotes that begin before it."
+        ) from error
 
 
 def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Path) -> None:
     """Take in one line, or raise an error that says why it cannot be used."""
     name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
-    split = (row.get("split") or "").strip() or None
+    split = (row.get("split") or "").strip().lower() or None
     if None in row:
         raise ValueError("it has too many columns; put a caption with commas in double quotes.")
     if not name or "\0" in name:

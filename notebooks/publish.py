@@ -22,6 +22,7 @@ def publish(repository: str, root: Path = ROOT) -> list[Path]:
         ValueError: it is not of the form owner/name; nothing was written.
     """
     repository = repository.removeprefix("https://github.com/").removesuffix("/")
+    repository = repository.removesuffix(".git")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ValueError(f"{repository!r} is not of the form owner/name, as in ada/conv-rnn.")
     tag = version_tag(root)

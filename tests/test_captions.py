@@ -276,13 +276,17 @@ TABLES = {
     "Latin-1": ("path,caption\n1.png,ein Stra\u00dfenhund\n".encode("latin1"), "not in UTF-8"),
     "UTF-16": ("path,caption\n1.png,a dog\n".encode("utf-16"), "not in UTF-8"),
     "a picture": (b"\x89PNG\r\n\x1a\n\x00\xff", "not in UTF-8"),
-    "an open quote": (b'path,caption\n1.png,"a dog\n', "is not a CSV file that can be read"),
+    "an open quote": (b'path,caption\n1.png,"a dog\n', "is not a CSV file.*, on line 2 or"),
     "an endless field": (b"path,caption\n1.png," + b"a" * 200_000, "is not a CSV file"),
+    "splits with another name": (
+        b"path,caption,split\n" + b"".join(b"%d.png,a,dev\n" % n for n in range(5)),
+        "fewer than three.*\n.*its split is 'dev'",
+    ),
     "two pictures": (b"path,caption\n1.png,a\n2.png,b\n", "fewer than three pictures"),
     "no picture there": (b"path,caption\n" + b"x.png,a\n" * 9, "fewer than three.*\n.*no picture"),
     "all in one split": (
-        b"path,caption,split\n" + b"".join(b"%d.png,a,train\n" % n for n in range(5)),
-        "no picture for the split val",
+        b"path,caption,split\n" + b"".join(b"%d.png,a,train\n" % n for n in range(5)) + b"x,a,val",
+        "no picture for the split val.\nline 7: there is no picture",
     ),
 }
 
@@ -329,7 +333,7 @@ def test_random_damage_to_a_captions_file_is_refused_in_words(tmp_path, fault, m
 
 def test_a_picture_in_two_splits_and_a_split_that_there_is_not_are_named(album):
     header = ("path", "caption", "split")
-    rows = [(f"{n}.png", f"picture {n}", ("val", "test", "train")[n % 3]) for n in range(12)]
+    rows = [(f"{n}.png", f"picture {n}", ("Val", "TEST", "train ")[n % 3]) for n in range(12)]
     with pytest.warns(UserWarning) as warned:
         folder = data.from_csv(album([*rows, ("2.png", "a", "val"), ("3.png", "a", "dev")], header))
     lines = str(warned[-1].message).split("\n")[1:]

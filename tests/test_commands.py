@@ -1,7 +1,10 @@
 """The command line, from drawn scenes to captions for a picture file."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 from convrnn_utils import data, metrics, training
 from convrnn_utils.__main__ import build_parser, main
 from convrnn_utils.checkpoints import DOCUMENT_CAPTIONER, load_model
+from convrnn_utils.env import repository
 
 
 @pytest.fixture
@@ -115,7 +119,10 @@ def test_evaluation_leaves_out_a_picture_that_cannot_be_read(small_scenes, capsy
     "arguments, sentence",
     [
         ("caption photo.jpg --beam 0", "argument --beam: it is 0, and has to be 1 or more"),
-        ("caption photo.jpg --length-power -1", "--length-power: it is -1, and has to be 0 or"),
+        (
+            "caption photo.jpg --length-power -1",
+            "--length-power: it is -1, and has to be between 0 and 10",
+        ),
         ("train --epochs 0", "argument --epochs: it is 0, and has to be 1 or more"),
         ("train --dropout 1.5", "--dropout: it is 1.5, and has to be between 0 and 1"),
         ("train --learning-rate nan", "--learning-rate: it is nan, and has to be 0 or more"),
@@ -228,3 +235,15 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_have_captions(tmp_pat
     said = capsys.readouterr().err
     assert "there is no picture" in said
     assert f"{tmp_path} cannot be read as a picture: it is a folder" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a name may be any bytes")
+def test_a_photograph_with_a_name_that_is_no_text_is_captioned_too(tmp_path):
+    photo = data.load_split(data.photos(), "test").paths[0]
+    names = [os.fsencode(tmp_path) + b"/caf\xe9.jpg", os.fsencode(tmp_path) + b"/none-\xe9.jpg"]
+    shutil.copyfile(photo, names[0])
+    command = [sys.executable, "-m", "convrnn_utils", "caption", "--beam", "1", *names, photo]
+    said = subprocess.run(command, capture_output=True, cwd=repository())
+    lines = said.stdout.decode().splitlines()
+    assert lines[0].startswith(rf"{tmp_path}/caf\udce9.jpg: a ") and len(lines) == 2
+    assert rf"there is no picture {tmp_path}/none-\udce9.jpg" in said.stderr.decode()

@@ -139,6 +139,10 @@ def test_a_state_may_be_changed_in_place(seed):
     "search, message",
     [
         (lambda: beam_search(Markov(0), torch.arange(4), length_power=-1), "length_power is -1"),
+        (
+            lambda: beam_search(Markov(0), torch.arange(4), length_power=400),
+            "power is 400; it must",
+        ),
         (lambda: beam_search(Markov(0), torch.arange(4), beam_width=0), "beam_width is 0"),
         (lambda: greedy(Markov(0), torch.arange(4), max_words=0), "max_words is 0"),
         (lambda: beam_search(Markov(0), torch.arange(0)), "the number of images is 0"),

@@ -213,7 +213,7 @@ def test_publishing_writes_one_address_and_a_second_time_nothing(tmp_path):
     course = copy_of_the_course(tmp_path / "course")
     first = sorted((course / "notebooks").glob("[0-9]*.ipynb"))[0].read_text(encoding="utf-8")
     before = publish.ADDRESS.search(first)[1]  # of a copy that was published it is another one
-    changed = publish.publish("https://github.com/grace/seeing-2.0", course)
+    changed = publish.publish("https://github.com/grace/seeing-2.0.git", course)
     assert len(changed) >= len(list((course / "notebooks").glob("[0-9]*.ipynb")))
     assert not publish.publish("grace/seeing-2.0", course)
     everything = "".join(path.read_text() for path in course.rglob("*.ipynb"))

@@ -429,3 +429,10 @@ def test_the_plan_is_printed_for_every_machine(monkeypatch, capsys):
     assert plans.keys() == coco.MACHINES.keys()
     assert plans["H200"]["features, GB"] == pytest.approx(81 * 1280 * 2 * 123_287 / 1e9)
     assert "50% of the best; 100 photographs a second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", ["0", "30", "nan"])
+def test_a_share_of_the_best_is_a_share(share, capsys):
+    with pytest.raises(SystemExit):
+        load("coco_plan").main(["--share", share])
+    assert "it has to be above 0 and at most 1" in capsys.readouterr().err
