@@ -163,7 +163,9 @@ def _add_train(commands) -> None:
         metavar="SHARE",
         help="of these weights in the result; the rest is from the weights before",
     )
-    training.add_argument("--seed", type=int, default=0, help="fixes everything that is random")
+    training.add_argument(
+        "--seed", type=_number(int, 0, 2**32 - 1), default=0, help="fixes everything that is random"
+    )
     training.add_argument(
         "--folder",
         type=Path,
@@ -240,7 +242,7 @@ def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str],
 
     def number(text: str) -> float:
         value = kind(text)
-        if not least <= value <= most:
+        if not least <= value <= most or math.isinf(value):
             bounds = f"{least} or more" if most == math.inf else f"between {least} and {most}"
             raise argparse.ArgumentTypeError(f"it is {text}, and has to be {bounds}")
         return value

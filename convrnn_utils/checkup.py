@@ -192,6 +192,8 @@ def _disk() -> tuple[str, ...]:
 
 
 def _folder() -> tuple[str, ...]:
+    if data_folder().exists() and not data_folder().is_dir():
+        return PROBLEM, "CONVRNN_DATA names a file", "set CONVRNN_DATA to a folder, or unset it"
     try:
         with tempfile.TemporaryFile(dir=nearest_folder(data_folder())):
             return FINE, "files can be written there"
@@ -330,8 +332,8 @@ def _course() -> str:
 
 
 def _without_folders(text: str) -> str:
-    text, home = text.replace(str(repository()), "COURSE"), str(Path.home())
-    return text if home == "/" else text.replace(home, "~")
+    text, home = text.replace(str(repository()), "COURSE"), os.path.expanduser("~")
+    return text if home in ("/", "~") else text.replace(home, "~")
 
 
 if __name__ == "__main__":

@@ -142,6 +142,11 @@ def _karpathy_splits(folder: Path) -> dict[str, list[dict]]:
                 "captions": [sentence["raw"].strip() for sentence in image["sentences"]],
             }
             splits["train" if image["split"] == "restval" else image["split"]].append(record)
+        ids = [record["id"] for records in splits.values() for record in records]
+        if len(set(ids)) < len(ids) or not all(isinstance(number, int) for number in ids):
+            raise ValueError("a cocoid comes twice, or is not a whole number")
+        if empty := [split for split, records in splits.items() if not records]:
+            raise ValueError(f"it has no picture for {', '.join(empty)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not Karpathy's split ({type(error).__name__}: {error}); "

@@ -37,13 +37,15 @@ def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of val and test."""
     if options.self_critical and not options.by_picture:
         raise ValueError("--self-critical needs all captions of a picture: add --by-picture.")
+    if options.folder and options.folder.is_file():
+        raise ValueError(f"{options.folder} is a file; --folder wants a folder.")
     if options.data == "scenes" and "mirrored" in options.views:
         raise ValueError("mirrored scenes make 'to the left of' false; leave out mirrored.")
     processes.join()
     _say(describe())
     with processes.first_before_others():  # it downloads, and keeps the features
+        encoder = create_encoder(options.encoder).to(device())  # a wrong name is said at once
         folder = _folder_of(options.data)
-        encoder = create_encoder(options.encoder).to(device())
         splits = {
             name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
         }
@@ -300,7 +302,6 @@ def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None
     from convrnn_utils import plots  # takes a second to load, which only this needs
 
     figure = plots.show_attention(data.read_image(path), words, weights)
-    folder.mkdir(parents=True, exist_ok=True)
     with complete_or_absent(folder / f"{path.name}.attention.png") as unfinished:
         figure.savefig(unfinished, format="png", dpi=100, bbox_inches="tight")
     plots.plt.close(figure)

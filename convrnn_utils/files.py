@@ -88,8 +88,8 @@ def _make_writable(folder: Path) -> None:
         refused = True
     if refused:
         raise PermissionError(
-            f"nothing can be written to {folder}; set CONVRNN_DATA to a folder of your own before "
-            "you start Python."
+            f"nothing can be written to {folder}; choose another one, or, if it is for the data, "
+            "set CONVRNN_DATA to a folder of your own before you start Python."
         )
 
 

@@ -118,7 +118,8 @@ def kendall_tau(values: Sequence[float], levels: Sequence[float], variant: str =
         variant: ``"b"`` or ``"c"``.
 
     Raises:
-        ValueError: another variant, sides of different length, or one without different values.
+        ValueError: another variant, sides of different length, a side without different values, or
+            one with a number that is not finite.
 
     Source: Kendall, The treatment of ties in ranking problems, Biometrika 33 (1945),
     doi:10.1093/biomet/33.3.239; tau-c, Stuart, Biometrika 40 (1953), doi:10.1093/biomet/40.1-2.105.
@@ -128,6 +129,8 @@ def kendall_tau(values: Sequence[float], levels: Sequence[float], variant: str =
         raise ValueError(f"there is no variant {variant!r} of tau here; choose 'b' or 'c'.")
     if values.shape != levels.shape or values.ndim != 1:
         raise ValueError(f"tau needs two lists of one length, not {values.shape}, {levels.shape}.")
+    if not (numpy.isfinite(values).all() and numpy.isfinite(levels).all()):
+        raise ValueError("tau needs numbers, and some of these are infinite or not a number.")
     groups = [numpy.sort(values[levels == level]) for level in numpy.unique(levels)]
     difference = 0  # P − Q, exactly: Python's integers
     for low, high in itertools.combinations(groups, 2):

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -142,7 +142,8 @@ def _check(references: dict, candidates: dict | None = None) -> None:
     if not references:
         raise ValueError("There is nothing to score: the references hold no picture.")
     for key, captions in references.items():
-        is_list = not isinstance(captions, str) and all(isinstance(text, str) for text in captions)
+        is_list = isinstance(captions, Sequence) and not isinstance(captions, str)
+        is_list = is_list and all(isinstance(text, str) for text in captions)
         if not is_list or not captions:
             raise ValueError(f"Picture {key!r} needs a list of references (strings), at least one.")
     if candidates is None:

@@ -217,6 +217,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="times that each is seen")
     parser.add_argument("--output", type=Path, default=SMALL_CNN_WEIGHTS, help="the file to write")
     options = parser.parse_args()
+    if options.pictures < 2 or options.epochs < 1:
+        parser.error("it takes two pictures, one of them to measure on, and one epoch at least")
+    if options.output.is_dir():
+        parser.error(f"--output is a file to write, and {options.output} is a folder")
 
     seed_everything(0)
     pictures, drawn = draw_scenes(options.pictures)

@@ -185,6 +185,11 @@ def train(
         on_epoch = None
     if saves_in(folder):
         resume(run)
+        if run.history and not (folder / "best.safetensors").exists():
+            raise ValueError(
+                f"{folder} holds a run, but not its best.safetensors; put that back, or delete "
+                f"{folder} to begin again."
+            )
         if on_epoch and run.history:
             on_epoch(run.history)
 

@@ -54,6 +54,8 @@ if __name__ == "__main__":
     except ValueError as error:
         sys.exit(f"{error}")
     print(f"{len(changed)} files written. Notebooks opened in Colab fetch the tag, so now:")
+    print("(if you have published this version before, first raise __version__ in")
+    print("convrnn_utils/__init__.py and run this again)")
     print(
         f"    git commit --all && git tag {version_tag()} && git push origin HEAD {version_tag()}"
     )

@@ -15,6 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from convrnn_utils.files import complete_or_absent
+
 HERE = Path(__file__).resolve().parent
 PACKING = {
     "image/jpeg": {"quality": "keep", "optimize": True, "progressive": True},
@@ -44,7 +46,8 @@ def save_outputs(path: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    nbformat.write(notebook, path)
+    with complete_or_absent(path) as unfinished:
+        nbformat.write(notebook, unfinished)
 
 
 def pack_pictures(notebook) -> None:

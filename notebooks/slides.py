@@ -16,6 +16,8 @@ from pathlib import Path
 
 import nbformat
 
+from convrnn_utils.files import complete_or_absent
+
 HERE = Path(__file__).resolve().parent
 MOST_LINES = 12  # of code that an audience can read
 FEW_HEADINGS = 15
@@ -73,6 +75,8 @@ def _has_picture(cell) -> bool:
 
 def _is_short(cell) -> bool:
     """Code that fits on a slide, with an output that does."""
+    if cell.cell_type != "code":  # raw
+        return False
     lines = sum(output.get("text", "").count("\n") for output in cell.outputs)
     tables = any("text/html" in output.get("data", {}) for output in cell.outputs)
     tags = set(cell.metadata.get("tags", []))
@@ -86,4 +90,5 @@ if __name__ == "__main__":
     for path in names or sorted(HERE.glob("[0-9]*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         mark(notebook, path.name[:2])
-        nbformat.write(notebook, path)
+        with complete_or_absent(path) as unfinished:
+            nbformat.write(notebook, unfinished)

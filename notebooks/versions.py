@@ -104,11 +104,14 @@ def write_versions(target: Path = ROOT / "build") -> list[Path]:
     written = []
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         solutions = path.parent / "solutions" / f"{path.stem}_solutions.ipynb"
+        solved = (
+            nbformat.read(solutions, as_version=4)
+            if solutions.exists()
+            else nbformat.v4.new_notebook()
+        )
         versions = {
             "student/notebooks": student_version(nbformat.read(path, as_version=4)),
-            "instructor": instructor_version(
-                nbformat.read(path, as_version=4), nbformat.read(solutions, as_version=4)
-            ),
+            "instructor": instructor_version(nbformat.read(path, as_version=4), solved),
         }
         for folder, version in versions.items():
             nbformat.write(version, target / folder / path.name)
@@ -121,7 +124,7 @@ def _copy_for_students(target: Path) -> None:
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
-            unwanted = shutil.ignore_patterns("__pycache__")
+            unwanted = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
             shutil.copytree(ROOT / name, target / name, ignore=unwanted)
         else:
             shutil.copy(ROOT / name, target / name)

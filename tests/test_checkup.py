@@ -81,8 +81,9 @@ def test_the_gpu_profile_needs_a_gpu(monkeypatch):
 
 
 def test_a_home_that_is_the_root_leaves_addresses_as_they_are(monkeypatch):
-    monkeypatch.setattr(checkup.Path, "home", lambda: Path("/"))
-    assert checkup._without_folders("https://pytorch.org/get") == "https://pytorch.org/get"
+    for home in ("/", "~"):  # the latter where an account has none
+        monkeypatch.setattr(checkup.os.path, "expanduser", lambda _, home=home: home)
+        assert checkup._without_folders("https://pytorch.org/~get") == "https://pytorch.org/~get"
 
 
 def test_a_full_disk_is_a_problem(monkeypatch, data_home):
@@ -106,6 +107,12 @@ def test_a_data_folder_that_cannot_be_written_is_a_problem(monkeypatch, data_hom
     finding = found("data folder")
     assert finding.state == PROBLEM and "Permission denied" in finding.found
     assert "CONVRNN_DATA" in finding.way_out
+
+
+def test_a_data_folder_that_is_a_file_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONVRNN_DATA", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    assert found("data folder").state == PROBLEM
 
 
 def test_a_data_folder_that_is_not_there_yet_is_fine(monkeypatch, data_home):

@@ -238,11 +238,30 @@ def test_another_number_of_pictures_is_refused(release, data_home):
     assert_whole(data.coco(2017), 2017)
 
 
-@pytest.mark.parametrize("content", [{}, {"images": [{}]}, {"images": [{"split": 3}]}, []])
+def karpathys(*changes):
+    """A file like Karpathy's with a picture for each split, each changed by one of ``changes``."""
+    images = [
+        {"cocoid": n, "filepath": "val2014", "filename": f"{n}.jpg", "split": split}
+        | {"sentences": [{"raw": "a dog"}]}
+        for n, split in enumerate(("train", "val", "test"))
+    ]
+    return {"images": [image | change for image, change in zip(images, changes, strict=False)]}
+
+
+ODD = [
+    *({}, {"images": [{}]}, {"images": [{"split": 3}]}, []),
+    karpathys({}, {}, {"cocoid": 0}),
+    karpathys({}, {"cocoid": "1"}, {}),
+    karpathys({}, {}),
+]
+
+
+@pytest.mark.parametrize("content", ODD)
 def test_a_damaged_file_of_karpathys_is_refused_in_words(release, data_home, content):
     write_json(data_home / "coco2014" / "dataset_coco.json", content)
     with pytest.raises(ValueError, match=r"is not Karpathy's split .*remove it and call coco"):
         data.coco(2014)
+    assert not list((data_home / "coco2014").glob("captions_*"))
 
 
 @pytest.mark.parametrize("year", [2014, 2017])

@@ -91,6 +91,8 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         (f"caption photo.jpg --attention {__file__}", "is a file; --attention wants a folder"),
         ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
+        ("train --data nowhere.csv --encoder resnet51", "there is no encoder 'resnet51'"),
+        (f"train --data scenes --folder {__file__}", "is a file; --folder wants a folder"),
         ("train --data scenes --self-critical 1", "needs all captions of a picture: add"),
         ("train --data scenes --views whole mirrored", "mirrored scenes make"),
         (
@@ -126,6 +128,8 @@ def test_evaluation_leaves_out_a_picture_that_cannot_be_read(small_scenes, capsy
         ("train --epochs 0", "argument --epochs: it is 0, and has to be 1 or more"),
         ("train --dropout 1.5", "--dropout: it is 1.5, and has to be between 0 and 1"),
         ("train --learning-rate nan", "--learning-rate: it is nan, and has to be 0 or more"),
+        ("train --learning-rate inf", "--learning-rate: it is inf, and has to be 0 or more"),
+        ("train --seed -1", "argument --seed: it is -1, and has to be between 0 and 4294967295"),
         ("train --epochs few", "argument --epochs: invalid int value: 'few'"),
         (
             "train --data pictures",

@@ -77,6 +77,13 @@ def test_slides_are_marked_by_the_rule(lesson):
     assert not changed, "run python notebooks/slides.py"
 
 
+def test_a_raw_cell_is_not_shown_in_a_lecture():
+    cells = [nbformat.v4.new_markdown_cell("## 1 A heading"), nbformat.v4.new_raw_cell("raw")]
+    slides.mark(nbformat.v4.new_notebook(cells=cells), "18")
+    kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
+    assert kinds == ["slide", "skip"]
+
+
 def test_a_lecture_has_15_to_25_slides_that_begin_and_end(lesson):
     notebook, _ = lesson
     page, _ = SlidesExporter().from_notebook_node(notebook)

@@ -106,6 +106,8 @@ def test_tau_of_the_same_and_of_the_opposite_order():
         ([1, 2], [1, 2], "a", "no variant 'a'"),
         ([1, 2], [1, 2, 3], "b", "one length"),
         ([1, 1], [1, 2], "b", "two different values"),
+        ([1, float("nan")], [1, 2], "b", "not a number"),
+        ([1, 2], [1, float("inf")], "c", "infinite"),
     ],
 )
 def test_tau_refuses_what_it_cannot_compare(first, second, variant, complaint):

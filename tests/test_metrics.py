@@ -296,6 +296,7 @@ def test_a_warning_names_the_line_that_asked_for_the_score_of_each(fake_java, wo
         ({1: []}, {1: "a"}, "Picture 1 needs a list"),
         ({1: "a dog"}, {1: "a"}, "Picture 1 needs a list"),
         ({1: [None]}, {1: "a"}, "Picture 1 needs a list"),
+        ({1: None}, {1: "a"}, "Picture 1 needs a list"),
         ({1: ["."]}, {1: "a"}, "No reference of picture 1 holds a word"),
         ({1: ["a"]}, {1: ["a"]}, "must be one caption"),
         ({1: ["a"], 2: ["a"]}, {1: "a"}, "1 are in one of them only, such as 2"),

@@ -1,6 +1,8 @@
 """tagging: what the small CNN is asked, and that it learns it."""
 
+import re
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -69,6 +71,17 @@ def test_the_command_trains_and_writes_weights(tmp_path, monkeypatch, capsys):
     tagging.main()
     assert "on 2 new scenes" in capsys.readouterr().out
     create_encoder("small_cnn", weights=None).network.load_state_dict(load_file(output))
+
+
+@pytest.mark.parametrize(
+    "options", ["--pictures 1", "--epochs 0", f"--output {Path(__file__).parent}"]
+)
+def test_the_command_refuses_at_once_what_cannot_end_well(options, monkeypatch, capsys):
+    monkeypatch.setattr(tagging, "draw_scenes", lambda _: pytest.fail("it has begun"))
+    monkeypatch.setattr(sys, "argv", ["tagging", *options.split()])
+    with pytest.raises(SystemExit):
+        tagging.main()
+    assert re.search("one epoch at least|is a folder", capsys.readouterr().err)
 
 
 def test_training_makes_the_answers_better():

@@ -29,6 +29,16 @@ def lesson(request):
     return request.param
 
 
+def test_a_lesson_without_solutions_is_in_the_versions_too(monkeypatch, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.read(LESSONS[0], 4), tmp_path / "notebooks" / "18_mine.ipynb")
+    monkeypatch.setattr(versions, "ROOT", tmp_path)
+    monkeypatch.setattr(
+        versions, "_copy_for_students", lambda to: (to / "notebooks").mkdir(parents=True)
+    )
+    assert len(versions.write_versions(tmp_path / "build")) == 2
+
+
 def of(written, kind, lesson):
     path = next(p for p in written if kind in p.parts and p.name == lesson.name)
     return nbformat.read(path, as_version=4)

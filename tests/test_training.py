@@ -417,6 +417,13 @@ def test_a_checkpoint_in_the_place_of_a_save_is_no_run_to_go_on_with(encoder, tm
         run(encoder, tmp_path, epochs=1)
 
 
+def test_a_run_without_its_best_model_says_what_to_do(encoder, tmp_path):
+    run(encoder, tmp_path, epochs=1)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"not its best\.safetensors; put that back, or delete"):
+        run(encoder, tmp_path, epochs=1)
+
+
 def test_a_model_of_another_width_is_refused_by_the_name_of_the_argument(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
     dataset = make_dataset("train", 1)
