@@ -15,10 +15,10 @@ DATA_HELP = f"{', '.join(DATA_SETS)}, or a CSV file of your own (data/README.md 
 
 
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the default of each option that has one."""
+    """Help that names the default of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_none = action.default is None or action.default is False  # 0 is one
+        has_none = action.default is None or action.default is False  # 0 is a default
         return action.help if has_none else super()._get_help_string(action)
 
 
@@ -33,11 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         trains = options.command is train_and_score
         advice = (
-            " Give the same command again: a download and a training go on where they were; a pass "
-            "of the CNN over the pictures of a split begins anew."
+            " Give the same command again: a download and a training run continue where they "
+            "stopped; a pass of the CNN over the pictures of a split starts again."
         )
         print(f"\nInterrupted.{advice if trains else ''}", file=sys.stderr)
-        sys.exit(130)  # as the shell has it for a program that was interrupted
+        sys.exit(130)  # what a shell reports for a program that was interrupted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,7 +74,7 @@ def _add_train(commands) -> None:
         "--decoder",
         choices=DECODERS,
         default="rnn",
-        help="rnn reads one vector of a picture, attention looks at its places",
+        help="rnn reads one vector per picture, attention looks at the places of a grid",
     )
     training.add_argument(
         "--views",
@@ -83,13 +83,14 @@ def _add_train(commands) -> None:
         default=["whole"],
         metavar="VIEW",
         help=f"how a picture may be seen in training: {', '.join(data.VIEWS)}; mirrored makes "
-        "captions that tell left from right false",
+        "captions false that mention left or right",
     )
     training.add_argument(
         "--epochs",
         type=_number(int, 1),
         default=8,
-        help="passes over the captions, at most: it stops when three in a row bring nothing better",
+        help="maximum number of passes over the captions; training stops when three in a row "
+        "bring nothing better",
     )
     training.add_argument(
         "--batch-size",
@@ -100,68 +101,74 @@ def _add_train(commands) -> None:
     training.add_argument(
         "--by-picture",
         action="store_true",
-        help="a step takes pictures with five captions each, and reads each picture once",
+        help="each step takes pictures with five captions each, and reads a picture only once",
     )
     training.add_argument(
         "--learning-rate",
         type=_number(float, 0),
         default=1e-3,
         metavar="RATE",
-        help="of Adam in the first step; it falls to 0",
+        help="the learning rate of Adam in the first step; it falls to 0",
     )
     size, share = _number(int, 1), _number(float, 0, 1)
-    training.add_argument("--embed-size", type=size, default=512, help="of a word's vector")
-    training.add_argument("--hidden-size", type=size, default=512, help="of the LSTM's state")
+    training.add_argument("--embed-size", type=size, default=512, help="size of a word's vector")
+    training.add_argument("--hidden-size", type=size, default=512, help="size of the LSTM's state")
     training.add_argument(
-        "--attention-size", type=size, default=256, help="of keys and query of --decoder attention"
+        "--attention-size",
+        type=size,
+        default=256,
+        help="size of the keys and the query of --decoder attention",
     )
     training.add_argument(
         "--dropout",
         type=share,
         default=0.4,
         metavar="SHARE",
-        help="of the decoder's activations that are set to 0 in a step",
+        help="share of the decoder's activations that are set to 0 in a step",
     )
     training.add_argument(
         "--label-smoothing",
         type=share,
         default=0.1,
         metavar="SHARE",
-        help="of the target that is spread over all words",
+        help="share of the target that is spread over all words",
     )
     training.add_argument(
-        "--weight-decay", type=_number(float, 0), default=0.0, metavar="RATE", help="of AdamW"
+        "--weight-decay", type=_number(float, 0), default=0.0, metavar="RATE", help="rate in AdamW"
     )
     training.add_argument(
         "--averaging",
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="of itself that a running mean of the weights keeps at each step; 0: no mean",
+        help="share of itself that a running mean of the weights keeps at each step; 0: no mean",
     )
     training.add_argument(
-        "--min-count", type=_number(int, 1), default=5, help="rarer words are unknown"
+        "--min-count",
+        type=_number(int, 1),
+        default=5,
+        help="words that occur less often become <unknown>",
     )
     training.add_argument(
         "--self-critical",
         type=_number(int, 0),
         default=0,
         metavar="EPOCHS",
-        help="then go on for so many epochs, training on CIDEr itself; needs --by-picture",
+        help="then train for this many more epochs, on CIDEr itself; needs --by-picture",
     )
     training.add_argument(
         "--self-critical-rate",
         type=_number(float, 0),
         default=2e-4,
         metavar="RATE",
-        help="the learning rate of these epochs",
+        help="the learning rate of the epochs of --self-critical",
     )
     training.add_argument(
         "--self-critical-share",
         type=share,
         default=0.7,
         metavar="SHARE",
-        help="of these weights in the result; the rest is from the weights before",
+        help="share of the weights after --self-critical in the result; the rest is from before",
     )
     training.add_argument(
         "--seed", type=_number(int, 0, 2**32 - 1), default=0, help="fixes everything that is random"
@@ -169,7 +176,7 @@ def _add_train(commands) -> None:
     training.add_argument(
         "--folder",
         type=Path,
-        help="where the run is kept; it goes on with the same options only; without this "
+        help="where the run is kept; it can only be resumed with the same options; by default "
         "data/checkpoints/DATA-ENCODER-DECODER",
     )
 
@@ -182,9 +189,11 @@ def _add_evaluate(commands) -> None:
         formatter_class=HelpWithDefaults,
     )
     evaluating.set_defaults(command=evaluate)
-    evaluating.add_argument("checkpoint", type=Path, help="a .safetensors that train has written")
     evaluating.add_argument(
-        "--data", type=_data_set, help=f"{DATA_HELP}; without it what the model was trained on"
+        "checkpoint", type=Path, help="a .safetensors file that train has written"
+    )
+    evaluating.add_argument(
+        "--data", type=_data_set, help=f"{DATA_HELP}; by default what the model was trained on"
     )
     evaluating.add_argument(
         "--split", choices=["val", "test"], default="test", help="the pictures to caption"
@@ -206,14 +215,16 @@ def _add_caption(commands) -> None:
     captioning.add_argument(
         "--checkpoint",
         type=Path,
-        help="a .safetensors that train has written; without it the one that comes with the course",
+        help="a .safetensors file that train has written; by default the one that comes with the "
+        "course",
     )
     captioning.add_argument("--json", action="store_true", help="print one JSON list")
     captioning.add_argument(
         "--attention",
         type=Path,
         metavar="DIR",
-        help="save for each a picture of where it looked, DIR/PHOTO.jpg.attention.png",
+        help="for each photograph, save a picture of where the model looked, as "
+        "DIR/PHOTO.jpg.attention.png",
     )
     _add_search_options(captioning, beam=5)
 
@@ -231,9 +242,9 @@ def _add_search_options(parser: argparse.ArgumentParser, beam: int) -> None:
         type=_number(float, 0, 10),
         default=1.0,
         metavar="POWER",
-        help="the log-probability of each beam is divided by its number of words, the end "
-        "included, to this power, and the highest wins: 0 takes the most probable caption, more "
-        "than 0 longer ones",
+        help="the log-probability of each beam is divided by its number of words (the end "
+        "included) raised to this power, and the highest wins: 0 takes the most probable caption, "
+        "more than 0 favours longer ones",
     )
 
 
@@ -247,7 +258,7 @@ def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str],
             raise argparse.ArgumentTypeError(f"it is {text}, and has to be {bounds}")
         return value
 
-    number.__name__ = kind.__name__  # argparse names it where the text is not one
+    number.__name__ = kind.__name__  # for argparse to name it if the text is not a number
     return number
 
 
@@ -259,7 +270,7 @@ def _data_set(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # in a file, Windows would have another encoding
+    for stream in (sys.stdout, sys.stderr):  # on Windows a file would get another encoding
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # any name can be printed
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without a line of ours
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without a line of our code
     main()

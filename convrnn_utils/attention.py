@@ -13,30 +13,34 @@ class ShowAttendTell(nn.Module):
     """A CNN gives a grid of features; before each word an LSTM looks at some of its places.
 
     At each step every place gets a score from the state, a softmax turns the scores into weights,
-    and the weighted mean of the places, the context, goes into the LSTM beside the last word.
+    and the weighted mean of the places, the context, goes into the LSTM with the last word.
 
-    It follows the paper except for this: the features are normalised first; what is averaged are
-    values, a linear layer over the features, not the features themselves; the first state is one
-    layer over their mean; the gate is a vector and not a number; and the output layer reads word,
-    state and context by one matrix, through a tanh, and shares its weights with the embedding
-    (arXiv:1608.05859).
+    It follows the paper, with these exceptions:
+
+    - the features are normalised first;
+    - the context is the weighted mean of values, which a linear layer computes from the features,
+      and not of the features themselves;
+    - one layer computes the first state from the mean of the values;
+    - the gate is a vector, not a number;
+    - the output layer reads word, state and context through one matrix and a tanh, and shares its
+      weights with the embedding (arXiv:1608.05859).
 
     ``images`` may be pictures, (B, 3, S, S) of bytes, or grids of features (B, L, D) that the
-    frozen CNN made of them (see ``data.cached_features``). There may be several captions per
-    picture, n · B in all, those of a picture one after the other: its places are then read once.
+    frozen CNN made of them (see ``data.cached_features``). Each picture may have n captions, n · B
+    in all, with those of a picture next to each other; its places are then read only once.
 
     Args:
         embed_size: width of a word embedding.
         hidden_size: width of the state and of the values.
         vocab_size: number of words, the special ones included.
-        attention_size: width of keys and queries; without it ``hidden_size``.
-        dropout: share of the embeddings, and of what the output layer reads and makes, that is set
-            to zero in training.
+        attention_size: width of keys and queries; by default ``hidden_size``.
+        dropout: share of the embeddings, and of the output layer's inputs and hidden values, that
+            is set to zero in training.
         gated: multiply the context by the gate β (section 4.2.1 of the paper).
-        cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
+        cnn: the network that reads the picture; by default ResNet-50 with ImageNet weights.
     """
 
-    shared = 2  # keys and values: the first parts of the state, which belong to a picture
+    shared = 2  # the first two parts of the state, keys and values, belong to a picture
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class ShowAttendTell(nn.Module):
         return self.forward_with_attention(images, captions)[0]
 
     def forward_with_attention(self, images: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``forward`` gives, and the weights (n · B, T, L) with which words were chosen."""
+        """What ``forward`` gives, and the attention weights (n · B, T, L) used for each word."""
         keys, values, *state = self.start(images)
         each = captions_each(keys, captions)
         hidden, cell = (part.repeat_interleave(each, dim=0) for part in state)
@@ -139,11 +143,14 @@ class ShowAttendTell(nn.Module):
 
 
 def doubly_stochastic_penalty(attention: Tensor, captions: Tensor) -> Tensor:
-    """How far the places are from getting a weight of 1 each over a caption: a mean over captions.
+    """How far the places' total weights over a caption are from 1, as a mean over captions.
+
+    The total of each place is the sum of its weights over the words. The squares of the differences
+    from 1 are added up over the places.
 
     Args:
         attention: weights (B, T, L), each of T rows summing to 1.
-        captions: the words that they chose, (B, T), padding counted as 0.
+        captions: the words chosen with these weights, (B, T); weights at padding count as 0.
 
     Source: the second term of equation 14 of Show, Attend and Tell, arXiv:1502.03044, without λ.
     """

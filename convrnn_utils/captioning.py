@@ -1,4 +1,4 @@
-"""One photograph in; its caption, where the captioner looked and what else it thought of, out."""
+"""Caption one photograph, and show where the captioner looked and which words it considered."""
 
 import html
 import math
@@ -21,14 +21,14 @@ from convrnn_utils.widgets import Explorer, picture_chooser, row_of, unobserved
 
 
 class Caption(NamedTuple):
-    """What a captioner that attends wrote about a picture.
+    """What a captioner with attention wrote about a picture.
 
     Attributes:
         words: T words.
         attention: the weights (T, L) with which it looked at the L places before each word.
         log_probability: of the whole caption, its end included, in nats.
-        choices: for each word the five most probable ones at that point with their
-            probabilities, and the word that was written, should it not be among them; empty
+        choices: for each word, the five most probable words at that point with their
+            probabilities, and also the word that was written if it is not among the five; empty
             if they were not asked for.
     """
 
@@ -51,7 +51,7 @@ def caption_picture(
     """Write a caption for one picture.
 
     Args:
-        model: a captioner that attends, such as ``ShowAttendTell``, in evaluation mode.
+        model: a captioner with attention, such as ``ShowAttendTell``, in evaluation mode.
         vocabulary: the model's.
         picture: of any size.
         beam_width: see ``beam_search``; a beam of 1 is greedy search.
@@ -81,7 +81,7 @@ def place_of_most(weights: Sequence[float]) -> tuple[int, int]:
 
 
 def show_step(picture: Image.Image, caption: Caption, number: int) -> Figure:
-    """How one word of a caption comes about: the grid of places, the look, the choice.
+    """How one word of a caption comes about: the grid, where the captioner looks, the choice.
 
     Args:
         picture: as the captioner saw it.
@@ -127,7 +127,7 @@ def _draw_choices(axis, choices: Mapping[str, float], written: str) -> None:
 def caption_explorer(
     write: Callable[[Image.Image, int], Caption], paths: Sequence[Path]
 ) -> Explorer:
-    """Caption a photograph, of the course or one's own, and go through the caption word by word.
+    """Caption a photograph, the course's or your own, and step through the caption word by word.
 
     A file that is uploaded stays in memory, and joins the list of photographs.
 
@@ -169,7 +169,7 @@ def caption_explorer(
 
 
 def _explained(picture: Image.Image, caption: Caption, number: int) -> str:
-    """The picture, lit for one word of its caption (or whole, for 0), as HTML with words."""
+    """HTML with the picture, lit for one word of its caption (or whole, for 0), and a sentence."""
     marked = [html.escape(word) for word in caption.words]
     if number == 0:
         shown, chosen = picture.resize((224, 224)), ""

@@ -32,12 +32,12 @@ DOCUMENT_CAPTIONER = repository() / "data" / "captioner" / "flickr8k_rnn.safeten
 def write_file(
     path: Path, tensors: dict[str, Tensor], content: dict, previous: Path | None = None
 ) -> None:
-    """Write tensors and a dictionary that JSON can hold as one file, complete or not at all.
+    """Write tensors and a dictionary fit for JSON to one file, completely or not at all.
 
     Args:
         path: the file.
         tensors, content: what to write.
-        previous: where the file that was ``path`` until now is kept; without it, it is not.
+        previous: where to keep the file that was at ``path`` until now; by default it is not kept.
 
     Raises:
         OSError: the disk is full, or cannot be written to; what was there before is unharmed.
@@ -47,7 +47,7 @@ def write_file(
     with complete_or_absent(path, previous) as unfinished:
         try:
             save_file(tensors, unfinished, metadata)
-        except SafetensorError as error:  # how it reports what the system says
+        except SafetensorError as error:  # how safetensors reports a system error
             raise OSError(
                 f"{path} could not be written ({error}); make room on the disk. What was saved "
                 "before is unharmed."
@@ -55,11 +55,11 @@ def write_file(
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the dictionary that ``write_file`` wrote; nothing in it is ever run.
+    """The tensors and the dictionary that ``write_file`` wrote; nothing in the file is ever run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        PermissionError: it belongs to another account, and may not be read by this one.
+        PermissionError: the file belongs to another account, and this account may not read it.
         ValueError: the file is damaged or comes from elsewhere.
     """
     path = Path(path)
@@ -111,7 +111,7 @@ def load_trained_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def require_weights(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """Raise a ``ValueError`` in words where tensors differ in name or shape from those expected."""
+    """Raise a ``ValueError`` if tensors differ in name or shape from those expected."""
     wanted, given = ({n: w.shape for n, w in side.items()} for side in (expected, weights))
     wrong = {name for name, _ in wanted.items() ^ given.items()}
     if wrong:
@@ -122,7 +122,7 @@ def require_weights(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> 
 
 
 def describe_model(model: ConvRNN | ShowAttendTell) -> dict:
-    """Everything but the weights that makes a model: its arguments, encoder and preprocessing.
+    """All that defines a model except its weights: its arguments, encoder and preprocessing.
 
     Raises:
         ValueError: the class of the model is not in ``DECODERS``.
@@ -131,8 +131,8 @@ def describe_model(model: ConvRNN | ShowAttendTell) -> dict:
     if name is None:
         kind = type(model).__name__
         raise ValueError(
-            f"a checkpoint says by name which class its model is, and {kind} has none: give it one "
-            f"first, by checkpoints.DECODERS['my name'] = {kind}."
+            f"a checkpoint names the class of its model, and {kind} has no name yet: give it one "
+            f"first, with checkpoints.DECODERS['my name'] = {kind}."
         )
     encoder = model.cnn
     return {
@@ -158,7 +158,7 @@ def save_model(
     half: bool = False,
     **facts,
 ) -> None:
-    """Write a trained model with its vocabulary, and what else should be known of it.
+    """Write a trained model with its vocabulary, and other facts about it.
 
     Args:
         path: the file, ``NAME.safetensors``.
@@ -179,17 +179,17 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
 
     Raises:
         FileNotFoundError, ValueError: see ``read_file``; also if the decoder is unknown, or the
-            encoder here has other weights or preprocesses in another way than at training time.
+            encoder here has other weights or other preprocessing than at training time.
         RuntimeError: the encoder's weights could not be downloaded.
     """
     weights, content = read_file(path)
-    if "model" not in content:  # the file that an interrupted run goes on from, say
+    if "model" not in content:  # such as run.safetensors of an interrupted run
         raise ValueError(f"{path} holds only a part of a model; load best.safetensors beside it.")
     _require_schema(path, content, weights)
     description = content["model"]
     if description["decoder"] not in DECODERS:
         raise ValueError(f"{path} holds a decoder {description['decoder']!r}, unknown here.")
-    frozen = description["encoder"]["frozen"]  # the file holds the weights of the others
+    frozen = description["encoder"]["frozen"]  # the file holds the weights of all others
     encoder = create_encoder(description["encoder"]["name"], "DEFAULT" if frozen else None, frozen)
     build = partial(DECODERS[description["decoder"]], **description["arguments"], cnn=encoder)
     try:
@@ -203,8 +203,8 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
     for part in ("encoder", "preprocessing"):
         if here[part] != description[part]:
             raise ValueError(
-                f"{path} was trained with another {part} than {encoder.name} is here "
-                f"({description[part]}, here {here[part]}); train it again."
+                f"{path} was trained with another {part}: {encoder.name} is not the same here "
+                f"(then {description[part]}, here {here[part]}); train the model again."
             )
     load_trained_weights(model, {name: weight.float() for name, weight in weights.items()})
     facts = {key: value for key, value in content.items() if key not in ("model", "vocabulary")}
@@ -212,7 +212,7 @@ def load_model(path: Path) -> tuple[ConvRNN | ShowAttendTell, Vocabulary, dict]:
 
 
 def _require_schema(path: Path, content: dict, weights: dict[str, Tensor]) -> None:
-    """Raise a ``ValueError`` where what describes a model is not what ``save_model`` writes."""
+    """Raise a ``ValueError`` if the description of a model is not what ``save_model`` writes."""
     largest = max((size for weight in weights.values() for size in weight.shape), default=0)
     try:
         model, words = content["model"], content["vocabulary"]
@@ -229,7 +229,7 @@ def _require_schema(path: Path, content: dict, weights: dict[str, Tensor]) -> No
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path} is a damaged checkpoint: {type(error).__name__} in what describes it: {error}."
+            f"{path} is a damaged checkpoint: {type(error).__name__} in its description: {error}."
         ) from error
     for part, is_fine in fine.items():
         if not is_fine:
@@ -237,12 +237,12 @@ def _require_schema(path: Path, content: dict, weights: dict[str, Tensor]) -> No
 
 
 def require_vocabulary(expected: list[str], vocabulary: Vocabulary, path: Path) -> None:
-    """Raise a ``ValueError`` in words where a checkpoint belongs to another vocabulary."""
+    """Raise a ``ValueError`` if a checkpoint belongs to another vocabulary."""
     words = vocabulary.own_words
     if words != expected:
         shared = len(set(expected) & set(words))
         raise ValueError(
             f"{path} was trained with another vocabulary: of its {len(expected)} words {shared} "
-            f"are among the {len(words)} of this one, and its numbers mean other words; use the "
-            "vocabulary saved with it, or train into another folder."
+            f"are among the {len(words)} of this one, and its ids stand for other words here; use "
+            "the vocabulary saved with it, or train into another folder."
         )

@@ -41,8 +41,8 @@ class Finding(NamedTuple):
 
     Attributes:
         name: of the thing.
-        state: ``fine``; ``missing``, which keeps no notebook of the laptop profile from running;
-            or ``problem``, which does.
+        state: ``fine``; ``missing``, if every notebook still runs in the laptop profile; or
+            ``problem``, if one does not.
         found: what is here, without the reader's names or paths.
         way_out: what to do where it is not fine.
     """
@@ -59,7 +59,7 @@ def check_machine() -> list[Finding]:
     for name, check in CHECKS.items():
         try:
             state, *texts = check()
-        except Exception as error:  # whatever it is, the others are still looked at
+        except Exception as error:  # whatever goes wrong, the other checks still run
             state = PROBLEM
             texts = [f"{type(error).__name__}: {error}", f"in the folder of the course: {INSTALL}"]
         findings.append(Finding(name, state, *map(_without_folders, texts)))
@@ -75,7 +75,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """The findings as lines of text, under each what to do, if anything."""
+    """The findings as lines of text, each followed by what to do about it, if anything."""
     width = max(len(finding.name) for finding in findings)
     lines = []
     for name, state, found, way_out in findings:
@@ -122,7 +122,7 @@ def _packages() -> tuple[str, ...]:
     requirements = {
         name: least
         for name, least in hosted.requirements().items()
-        if not (host and name in hosted.TOOLS)  # there notebooks are read in another program
+        if not (host and name in hosted.TOOLS)  # a host shows notebooks in its own program
     }
     absent = [name for name in requirements if _version(name) == "absent"]
     old = [
@@ -144,7 +144,7 @@ def _pytorch() -> tuple[str, ...]:
         from torchvision.ops import nms
 
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except (ImportError, RuntimeError, AttributeError):  # how it shows differs between versions
+    except (ImportError, RuntimeError, AttributeError):  # which one it is depends on the version
         way_out = "python -m pip install --upgrade torch torchvision, then restart the kernel"
         return PROBLEM, f"{versions}, which do not fit together", way_out
     return FINE, f"{versions}, which fit together"
@@ -338,6 +338,6 @@ def _without_folders(text: str) -> str:
 
 if __name__ == "__main__":
     argparse.ArgumentParser("python -m convrnn_utils.checkup", description=__doc__).parse_args()
-    sys.stdout.reconfigure(encoding="utf-8")  # in a file, Windows would have another one
-    print("If you open an issue, copy all that follows into it:", file=sys.stderr)
+    sys.stdout.reconfigure(encoding="utf-8")  # on Windows a file would get another encoding
+    print("If you open an issue, copy everything below into it:", file=sys.stderr)
     print(report(check_machine()))

@@ -40,10 +40,12 @@ def train_and_score(options: argparse.Namespace) -> None:
     if options.folder and options.folder.is_file():
         raise ValueError(f"{options.folder} is a file; --folder wants a folder.")
     if options.data == "scenes" and "mirrored" in options.views:
-        raise ValueError("mirrored scenes make 'to the left of' false; leave out mirrored.")
+        raise ValueError(
+            "mirrored scenes make 'to the left of' false; leave 'mirrored' out of --views."
+        )
     processes.join()
     _say(describe())
-    with processes.first_before_others():  # it downloads, and keeps the features
+    with processes.first_before_others():  # the first downloads, and caches the features
         encoder = create_encoder(options.encoder).to(device())  # a wrong name is said at once
         folder = _folder_of(options.data)
         splits = {
@@ -62,7 +64,7 @@ def train_and_score(options: argparse.Namespace) -> None:
         )
     _say(f"{len(splits['train'])} pictures, {len(captions)} captions, {len(vocabulary)} words")
 
-    seed_everything(options.seed)  # of the first weights, too
+    seed_everything(options.seed)  # for the initial weights, too
     model = _new_model(options, encoder, vocabulary)
     kind = data.PictureDataset if options.by_picture else data.CaptionDataset
     training, validation = (kind(splits[n], inputs[n], vocabulary) for n in ("train", "val"))
@@ -93,7 +95,7 @@ def train_and_score(options: argparse.Namespace) -> None:
     path = run / "captioner.safetensors"
     facts = {"data": folder.name, "command": options.arguments, "metrics": {}}
     save_model(path, model, vocabulary, half=True, **facts)
-    model = load_model(path)[0].to(device())  # what is scored is what is kept
+    model = load_model(path)[0].to(device())  # score the weights as they were saved
     for name in ("val", "test"):
         written = caption_all(model, inputs[name], vocabulary)
         split = splits[name]
@@ -111,7 +113,7 @@ def _say(sentence: str) -> None:
 
 
 def _inputs(options: argparse.Namespace, encoder, splits: dict[str, data.Split]) -> dict:
-    """The cached features of each split, those of the training pictures in all their views."""
+    """The cached features of each split, and for the training pictures those of every view."""
     features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
     views = {view: features(splits["train"], view=view) for view in options.views}
     return {"train": data.Views(views)} | {n: features(splits[n]) for n in ("val", "test")}
@@ -133,7 +135,7 @@ def _new_model(options: argparse.Namespace, encoder, vocabulary: Vocabulary):
 def _train_in(
     folder: Path, options: argparse.Namespace, what: tuple, epochs: int, **settings
 ) -> None:
-    """Train ``what``, a model and two data sets, or resume that, and say how it goes."""
+    """Train ``what`` (a model and two data sets) or resume an earlier run, and report progress."""
     _say(f"{'Found an earlier run' if saves_in(folder) else 'Training'} in {folder}.")
     history = train(
         *what,
@@ -208,7 +210,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _trained_on(checkpoint: Path, facts: dict) -> Path:
     """The folder, on this machine, of the data set that a model was trained on."""
-    name = str(facts.get("data", "")).split("/")[0]  # of flickr8k/train, flickr8k
+    name = str(facts.get("data", "")).split("/")[0]  # flickr8k from flickr8k/train
     if name and (folder := data_folder() / name).is_dir():
         return folder
     if name in DATA_SETS:
@@ -220,7 +222,7 @@ def _trained_on(checkpoint: Path, facts: dict) -> Path:
 
 
 def caption_files(options: argparse.Namespace) -> None:
-    """Print a caption for each photograph; one that cannot be read is named, and passed over."""
+    """Print a caption for each photograph; name those that cannot be read, and skip them."""
     search, _ = _search(options)
     photos = [path for given in options.photos for path in _matching(given)]
     if options.attention:
@@ -232,7 +234,7 @@ def caption_files(options: argparse.Namespace) -> None:
     model = model.to(device())
     if options.attention and not hasattr(model, "forward_with_attention"):
         raise ValueError(
-            f"{checkpoint} holds a model without attention, which looks nowhere; leave "
+            f"{checkpoint} holds a model without attention, so there is nothing to draw; leave "
             "out --attention."
         )
     records = []
@@ -272,12 +274,12 @@ def _matching(path: Path) -> list[Path]:
         return [path]
     matching = [Path(name) for name in sorted(glob.glob(str(path)))]
     if not matching:
-        raise FileNotFoundError(f"no file is called {path}; check the folder and the pattern.")
+        raise FileNotFoundError(f"no file matches {path}; check the folder and the pattern.")
     return matching
 
 
 def _require_different_names(paths: list[Path]) -> None:
-    """Raise a ``ValueError`` where one picture of attention would replace another."""
+    """Raise a ``ValueError`` if one drawing of the attention would overwrite another."""
     names = Counter(path.name for path in paths)
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(
@@ -287,7 +289,7 @@ def _require_different_names(paths: list[Path]) -> None:
 
 
 def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
-    """The files that hold a picture, with the picture; what is wrong with others goes to stderr."""
+    """The files that can be read, with their pictures; errors in the others go to stderr."""
     pictures = []
     for path in paths:
         try:
@@ -299,7 +301,7 @@ def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
 
 def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None:
     """Save ``photo.jpg.attention.png`` for ``photo.jpg``."""
-    from convrnn_utils import plots  # takes a second to load, which only this needs
+    from convrnn_utils import plots  # takes a second to load, and only this needs it
 
     figure = plots.show_attention(data.read_image(path), words, weights)
     with complete_or_absent(folder / f"{path.name}.attention.png") as unfinished:

@@ -2,7 +2,7 @@
 
 A data set is a folder with ``images/`` and ``captions_{train,val,test}.json`` in the COCO captions
 format. ``scenes``, ``photos``, ``flickr8k`` and ``coco`` give the folder, after drawing,
-downloading or converting where that is needed; ``load_split`` reads one split of it.
+downloading or converting its contents if necessary; ``load_split`` reads one split of it.
 """
 
 import contextlib
@@ -60,11 +60,11 @@ class Split:
     """One split of a data set; entry i of each list belongs to picture i.
 
     Attributes:
-        name: the data set's and the split's, such as ``"scenes-6000/train"``.
+        name: of the data set and the split, such as ``"scenes-6000/train"``.
         ids: the COCO image ids.
         paths: the image files.
         captions: the captions of each picture.
-        records: the COCO image records, with whatever else the data set says of a picture.
+        records: the COCO image records, with whatever else the data set says about a picture.
     """
 
     name: str
@@ -134,7 +134,7 @@ def load_split(folder: Path, split: str) -> Split:
 def readable(split: Split) -> Split:
     """The pictures of a split that can be read; a warning names the others, which are left out.
 
-    Every picture is decoded once; what was found is kept in ``data/features`` until a file changes.
+    Every picture is decoded once; the result is kept in ``data/features`` until a file changes.
     """
     name = f"{split.name.replace('/', '-')}-readable-{_fingerprint(split)}.json"
     path = data_folder() / "features" / name
@@ -170,15 +170,16 @@ def _complaint(path: Path) -> str | None:
 
 
 def _part(image: Image.Image, across: float, down: float) -> Image.Image:
-    """Seven eighths of a picture's width and height; 0, 0 is the top left part of it."""
+    """A part of a picture, 7/8 as wide and high; ``across`` = ``down`` = 0 is at the top left."""
     width, height = image.size
     left, top = across * width / 8, down * height / 8
     box = (left, top, left + width * 7 / 8, top + height * 7 / 8)
     return image.crop(tuple(round(edge) for edge in box))
 
 
-# The ways to see a picture. A mirror turns left into right, in captions too: not for ``scenes``.
-# They can be pickled, as worker processes need where these are spawned (Windows, macOS).
+# The ways to see a picture. A mirrored one swaps left and right, so that captions which name them
+# become false: not for ``scenes``. All views can be pickled, which worker processes need where they
+# are spawned (Windows, macOS).
 VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "whole": Image.Image.copy,
     "mirrored": ImageOps.mirror,
@@ -218,7 +219,7 @@ class Pictures:
 
 
 class Views:
-    """N pictures, each in several views: which one of these a batch gets is drawn at random.
+    """N pictures, each in several views; a batch gets one view of each picture, drawn at random.
 
     Args:
         views: arrays of N rows by the name of the view; row i of each belongs to picture i.
@@ -241,19 +242,19 @@ def cached_features(
 ):
     """What a frozen encoder makes of each picture, computed once and kept on disk.
 
-    The file in ``data/features`` is named by data set, split, encoder, size, view, and grid or
-    pooled, and by a fingerprint of the pictures and the weights; where any of these has changed it
-    is made anew. It is complete or absent: it gets its name when the last feature is written.
+    The name of the file in ``data/features`` holds the data set, split, encoder, size, view, and
+    grid or pooled, and a fingerprint of the pictures and the weights; if any of these changes, a
+    new file is made. It is complete or absent: it gets its name after the last feature is written.
 
     Args:
         split: N pictures.
-        encoder: an ``ImageEncoder``; L places and D features.
-        pooled: keep the mean over the places only.
-        batch_size: pictures at a time; without it 32 on a GPU, and 4 on each core of a CPU.
+        encoder: an ``ImageEncoder`` with L places and D features.
+        pooled: keep only the mean over the places.
+        batch_size: pictures at a time; by default 32 on a GPU, and 4 on each core of a CPU.
         view: one of ``VIEWS``.
 
     Returns:
-        a memory-mapped fp16 array, (N, L, D), or (N, D) where pooled.
+        a memory-mapped fp16 array, (N, L, D), or (N, D) if ``pooled``.
 
     Raises:
         ValueError: there is no picture, one cannot be read, or the encoder is being trained.
@@ -301,8 +302,8 @@ def _write_features(
 
     size = batch_size or (4 if on_cpu else 32)
     batches = _batches_of(size, len(pictures))
-    # Each core of a CPU does all the work of a batch: cores that share one wait for each other.
-    # A GPU takes one batch after the other, which the cores have decoded.
+    # On a CPU each core does all the work of its own batch: cores that shared one would wait for
+    # each other. A GPU takes one batch after another, and the cores decode the pictures for it.
     work = features_of_files if on_cpu else pictures.__getitem__
     cores = torch.get_num_threads() if on_cpu else _cores_to_read()
     with contextlib.closing(prefetch(work, batches, cores)) as results, path.open("wb") as file:
@@ -324,7 +325,7 @@ def _batches_of(size: int, count: int) -> list[range]:
 
 
 def _cores_to_read() -> int:
-    """How many threads read pictures beside each other."""
+    """How many threads read pictures at the same time."""
     return min(os.cpu_count() or 1, 16)
 
 
@@ -332,8 +333,8 @@ def prefetch(work: Callable, batches: Sequence, cores: int) -> Iterator:
     """``work(batch)`` of each batch in order, while threads work on the batches that follow.
 
     Args:
-        work: is called in one of ``cores`` threads, each of which is a single one for torch.
-        batches: what it is called with.
+        work: is called in one of ``cores`` threads, in each of which torch uses that thread only.
+        batches: what ``work`` is called with, one at a time.
         cores: how many threads.
     """
     threads = torch.get_num_threads()
@@ -353,7 +354,7 @@ def prefetch(work: Callable, batches: Sequence, cores: int) -> Iterator:
 def _fingerprint(split: Split, encoder=None) -> str:
     digest = hashlib.sha256(encoder.fingerprint().encode() if encoder else b"")
     for path in split.paths:
-        if not path.exists():  # reading the picture says so in better words
+        if not path.exists():  # reading the picture gives a better message
             digest.update(f"{path.name} is not there\n".encode())
             continue
         status = path.stat()
@@ -406,10 +407,10 @@ class PictureDataset(CaptionDataset):
 
     Args:
         split, inputs, vocabulary, max_words: see ``CaptionDataset``.
-        captions_each: captions per picture; where there are more, the first ones are taken.
+        captions_each: captions per picture; if there are more, the first ones are taken.
 
     Raises:
-        ValueError: a picture has fewer captions.
+        ValueError: a picture has fewer than ``captions_each`` captions.
     """
 
     def __init__(self, split, inputs, vocabulary, max_words: int = 40, captions_each: int = 5):
@@ -431,11 +432,11 @@ class PictureDataset(CaptionDataset):
 
 
 def require_captions(split: Split, captions_each: int = 5) -> None:
-    """Raise a ``ValueError`` where a picture of the split has fewer captions."""
+    """Raise a ``ValueError`` if a picture has fewer than ``captions_each`` captions."""
     fewest = min(len(captions) for captions in split.captions)
     if fewest < captions_each:
         raise ValueError(
-            f"a picture of {split.name} has {fewest}, not {captions_each} captions; train on "
+            f"a picture of {split.name} has {fewest} captions, not {captions_each}; train on "
             "captions one by one (CaptionDataset; in a command, without --by-picture)."
         )
 
@@ -454,7 +455,7 @@ def batch_indices(dataset: CaptionDataset, batch_size: int, seed: int) -> list[l
     """All indices of a data set in batches of about equal length, in random order.
 
     Within every stretch of 50 batches the captions are sorted by length, so that little of a
-    batch is padding: it costs as much to compute as words. ``seed`` fixes the order. A batch of a
+    batch is padding, which costs as much as words do. ``seed`` fixes the order. A batch of a
     single caption is left out, since batch normalisation cannot train on it.
     """
     random = Random(seed)

@@ -1,21 +1,23 @@
 """The networks that write captions: the document's ``RNNDecoder`` and ``ConvRNN``.
 
-A decoder is anything with three methods; generation and plots know no more of it:
+A decoder is anything with these three methods; generation and plots need no more:
 
-- ``forward(features, captions)`` for training. ``captions`` are T words, ``<start>`` first; of the
-  outputs the last T answer them: output t of these holds the scores of the word after word t.
-  There may be several captions per picture, the same number for each, one after the other.
+- ``forward(features, captions)`` is for training. ``captions`` hold T words each, ``<start>``
+  first. The last T outputs belong to these words: the output for word t scores the word after it.
+  Each picture may have several captions, all pictures the same number; the captions of a picture
+  stand next to each other.
 - ``start(features)`` gives the state before the first word.
 - ``step(words, state)`` reads one word per caption and gives the scores of the next word, the new
   state, and where the decoder looked (``None`` if it does not look).
 
-A state is a tuple of tensors with the batch first, so that a search can reorder it by index. If a
-decoder has a number ``shared``, that many parts at the front of the state belong to a picture:
-``step`` takes them once for n captions, which stand one after the other, and never repeats them.
+A state is a tuple of tensors with the batch first, so that a search can reorder it by index. A
+decoder may have a number ``shared``: the first ``shared`` tensors of its state then belong to a
+picture, not to a caption. ``step`` takes them once for the n captions of the picture, which stand
+next to each other, and never repeats them.
 
-To be saved, as `training.train` does with the best so far, a decoder also needs ``cnn``, its
-encoder, and ``arguments``, what its class was called with; its class needs a name in
-``checkpoints.DECODERS``.
+To be saved, as `training.train` does with the best model so far, a decoder also needs two
+attributes: ``cnn``, its encoder, and ``arguments``, those that its class was called with. Its class
+needs a name in ``checkpoints.DECODERS``.
 """
 
 import torch
@@ -50,7 +52,7 @@ class RNNDecoder(nn.Module):
         embed_size: width of the image feature and of a word embedding.
         hidden_size: width of the recurrent state.
         vocab_size: number of words, the special ones included.
-        num_layers: recurrent layers on top of each other.
+        num_layers: number of recurrent layers, stacked on top of each other.
         cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
         dropout: share of the embeddings and of the outputs set to zero in training.
 
@@ -115,14 +117,14 @@ def _layers_first(state: tuple[Tensor, ...]):
 
 
 class ConvRNN(nn.Module):
-    """The source document's model: a CNN reads the image, a recurrent network writes.
+    """The source document's model: a CNN reads the image, a recurrent network writes the caption.
 
     ``images`` may be pictures, (B, 3, S, S) of bytes, or what the frozen CNN makes of them,
     computed once and kept (see ``data.cached_features``).
 
     Args:
         embed_size, hidden_size, vocab_size, num_layers, cell, dropout: see ``RNNDecoder``.
-        cnn: the network inside ``CNNEncoder``; without it the document's ResNet-50.
+        cnn: the network inside ``CNNEncoder``; by default the document's ResNet-50.
     """
 
     def __init__(
@@ -163,5 +165,5 @@ class ConvRNN(nn.Module):
         return self.rnn_decoder.start(self.cnn_encoder(images))
 
     def step(self, words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple, None]:
-        """One word further: see ``RNNDecoder.step``."""
+        """Read one more word: see ``RNNDecoder.step``."""
         return self.rnn_decoder.step(words, state)

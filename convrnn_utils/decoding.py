@@ -9,14 +9,14 @@ from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
 
 def forbid(logits: Tensor) -> Tensor:
-    """The same scores (..., V), changed so that no ``<pad>``, ``<start>`` or ``<unknown>`` wins."""
-    for word in (PAD, START, UNKNOWN):  # a list as an index would be copied to a GPU each time
+    """Change scores (..., V) in place so that ``<pad>``, ``<start>``, ``<unknown>`` never win."""
+    for word in (PAD, START, UNKNOWN):  # indexing with a list would copy it to a GPU each time
         logits[..., word] = -torch.inf
     return logits
 
 
 def words_before(captions: Tensor) -> Tensor:
-    """What a model reads to give captions (B, T) a probability: ``<start>``, and all but the last.
+    """The words that a model reads to score captions (B, T): ``<start>``, then all but the last.
 
     Args:
         captions: ids without ``<start>``, as ``greedy`` gives them.
@@ -33,7 +33,7 @@ def greedy(model, images: Tensor, max_words: int = 20) -> Tensor:
 
     Args:
         model: anything with ``start`` and ``step``, in evaluation mode.
-        images: what its ``start`` takes, (B, ...).
+        images: what the model's ``start`` takes, (B, ...).
         max_words: captions end here at the latest.
 
     Returns:
@@ -81,7 +81,7 @@ def sample(
 def _write(
     model, images: Tensor, max_words: int, choose: Callable[[Tensor], Tensor], captions_each=1
 ) -> Tensor:
-    """Captions (n · B, T), n per picture; ``choose`` makes words (n · B,) of scores (n · B, V)."""
+    """Captions (n · B, T), n per picture; ``choose`` picks words (n · B,) by scores (n · B, V)."""
     _require_sizes(images, max_words=max_words, captions_each=captions_each)
     state = _for_captions(model, model.start(images), captions_each)
     words = torch.full((len(images) * captions_each,), START, device=images.device)
@@ -104,7 +104,7 @@ def _require_sizes(images: Tensor, **sizes: int) -> None:
 
 
 def _for_captions(model, state: tuple[Tensor, ...], each: int) -> tuple[Tensor, ...]:
-    """The state of pictures, repeated for each of their captions, except what these share."""
+    """The pictures' state, repeated for each caption, except the parts that captions share."""
     shared = getattr(model, "shared", 0)
     own = (part.repeat_interleave(each, dim=0) for part in state[shared:])
     return *state[:shared], *own
@@ -118,13 +118,13 @@ def beam_search(
 
     Args:
         model, images, max_words, beam_width: see ``beams_at_end``; a width of 1 is greedy search.
-        length_power: the log-probability of each beam at the end is divided by its number of
-            words, ``<end>`` included, to this power, and the highest quotient wins. 0 takes the
-            most probable caption, 1 that with the highest mean over the words (Wu et al.,
-            arXiv:1609.08144, have a similar rule). It is at most 10.
+        length_power: at the end, the log-probability of each beam is divided by the number of its
+            words, ``<end>`` included, raised to this power; the highest quotient wins. 0 takes the
+            most probable caption, 1 the one with the highest mean log-probability per word (Wu et
+            al., arXiv:1609.08144, have a similar rule). At most 10.
 
-    A search for an image ends when no beam that goes on can still win: words only make a beginning
-    less probable.
+    The search for an image ends when no unfinished beam can still win: further words only make a
+    beginning less probable.
 
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.
@@ -132,7 +132,7 @@ def beam_search(
     Raises:
         ValueError: a size is below 1, or ``length_power`` is out of range.
     """
-    if not 0 <= length_power <= 10:  # far above any use; much higher, numbers would overflow
+    if not 0 <= length_power <= 10:  # ample; far higher powers would overflow
         raise ValueError(f"length_power is {length_power}; it must be between 0 and 10.")
 
     def values(beams: Tensor, log_probabilities: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def beam_search(
 
     def decided(beams: Tensor, log_probabilities: Tensor) -> Tensor:
         ended = _has_ended(beams)
-        most = log_probabilities / max_words**length_power  # what a beam may still come to
+        most = log_probabilities / max_words**length_power  # the best that a beam may still reach
         best = values(beams, log_probabilities).masked_fill(~ended, -torch.inf).amax(dim=1)
         return best > most.masked_fill(ended, -torch.inf).amax(dim=1)
 
@@ -156,12 +156,12 @@ def beams_at_end(
 ) -> tuple[Tensor, Tensor]:
     """All captions that are in the beam when a search ends, the most probable first.
 
-    A caption that has ended stays in its beam with the probability that it has.
+    A caption that has ended stays in the beam, and its probability no longer changes.
 
     Args:
         model, images, max_words: see ``greedy``.
-        beam_width: beginnings kept at every step, and captions at the end. Where there are not so
-            many captions, the last ones have a log-probability of minus infinity.
+        beam_width: number of beginnings kept at every step, and of captions at the end. If there
+            are not that many captions, the last ones have a log-probability of minus infinity.
 
     Returns:
         ids of words (B, beam_width, T) with T at most ``max_words``, without ``<start>``, and the
@@ -188,13 +188,14 @@ def _search(
     """The beams (B, beam_width, 1 + T), ``<start>`` first, and their log-probabilities.
 
     All beams of all images take a step together. ``finished`` takes beams and log-probabilities and
-    says which images (B,) need no further step; these leave the batch when they are a quarter.
+    says which images (B,) need no further step; once these are a quarter of the batch, they leave
+    it.
     """
     _require_sizes(images, max_words=max_words, beam_width=beam_width)
     count, shared = len(images), getattr(model, "shared", 0)
     found = torch.full((count, beam_width, 1 + max_words), PAD, device=images.device)
     scores = torch.zeros((count, beam_width), device=images.device)
-    rows = torch.arange(count, device=images.device)  # those of the images still in the batch
+    rows = torch.arange(count, device=images.device)  # rows of the images still in the batch
     state = model.start(images)
     beams = torch.full((count, 1, 1), START, device=images.device)  # all begin alike: one is enough
     log_probabilities = torch.zeros((count, 1), device=images.device)
@@ -226,7 +227,7 @@ def _has_ended(beams: Tensor) -> Tensor:
 def _grow(
     beams: Tensor, log_probabilities: Tensor, logits: Tensor, beam_width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The most probable ways to go on from beams (B, n, T), given scores (n · B, V) of words.
+    """The most probable continuations of beams (B, n, T), given scores (n · B, V) of words.
 
     Returns:
         beams (B, beam_width, T + 1), their log-probabilities, and which of the n they come from.
@@ -234,7 +235,7 @@ def _grow(
     steps = forbid(logits).float().log_softmax(dim=1).view(*beams.shape[:2], -1)
     ended = _has_ended(beams)
     steps = steps.masked_fill(ended.unsqueeze(2), -torch.inf)
-    steps[:, :, PAD].masked_fill_(ended, 0.0)  # all that follows an end, and it is free
+    steps[:, :, PAD].masked_fill_(ended, 0.0)  # only <pad> follows an end, at no cost
     totals = (log_probabilities.unsqueeze(2) + steps).flatten(1)
     too_few = max(0, beam_width - totals.shape[1])  # in the first step, for a very wide beam
     totals = torch.nn.functional.pad(totals, (0, too_few), value=-torch.inf)
@@ -272,7 +273,7 @@ def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attention_of(model, images: Tensor, captions: Tensor) -> Tensor:
-    """Where a model that attends looked for each word of captions: weights (n · B, T, L).
+    """Where a model with attention looked for each word of captions: weights (n · B, T, L).
 
     Args:
         model: has ``forward_with_attention`` and is in evaluation mode.

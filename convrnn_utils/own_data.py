@@ -24,7 +24,7 @@ from convrnn_utils.text import tokenize
 
 SPLITS = ("train", "val", "test")
 TAKEN = {"captioner", "checkpoints", "coco2014", "coco2017", "features", "flickr8k", "photos"}
-TAKEN |= {"small_cnn"}  # folders of the course among the data; and scenes-6000 and its like
+TAKEN |= {"small_cnn"}  # the course's own folders in data/, besides scenes-6000 and the like
 
 
 def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
@@ -38,7 +38,7 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 
     Args:
         path: the file, UTF-8, with a header; commas, semicolons or tabs between the columns.
-        name: of the data set; without it that of the file.
+        name: of the data set; by default the name of the file.
         seed: of the random split.
 
     Returns:
@@ -46,8 +46,8 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not such a table; fewer than three pictures, or none for a split, are
-            left; or ``data/NAME`` was made from something else.
+        ValueError: the file is not such a table; fewer than three pictures, or none for a split,
+            are left; or ``data/NAME`` was made from something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,20 +69,20 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     if complaints:
         warnings.warn(
             f"Left out of {path.name} (to include them, correct these lines, delete "
-            f"the folder {folder.name} among the data, and start again):\n" + "\n".join(complaints),
+            f"{folder.name} in the data folder, and start again):\n" + "\n".join(complaints),
             stacklevel=2,
         )
     note = folder / "made_from.json"
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != made_from:
         raise ValueError(
             f"{folder} was not made from {path} as it is now; if the table has changed, delete "
-            "that folder, and it is made anew; if it is another table, rename its file."
+            "that folder, and it will be made again; if this is another table, rename its file."
         )
     return folder
 
 
 def _convert(path: Path, folder: Path, seed: int) -> list[str]:
-    """Make the data set; the complaints are about lines that are left out."""
+    """Make the data set; return a complaint about each line that is left out."""
     (folder / "images").mkdir(parents=True)
     records: dict[Path, dict] = {}
     complaints = []
@@ -123,7 +123,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for row in reader:
                 yield reader.line_num, row
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as such.") from error
+        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as UTF-8.") from error
     except csv.Error as error:
         raise ValueError(
             f"{path} is not a CSV file that can be read: {error}, on line "
@@ -132,7 +132,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Path) -> None:
-    """Take in one line, or raise an error that says why it cannot be used."""
+    """Add one line to the records, or raise an error that says why it cannot be used."""
     name, caption = (row["path"] or "").strip(), one_line(row["caption"] or "").strip()
     split = (row.get("split") or "").strip().lower() or None
     if None in row:
@@ -143,7 +143,7 @@ def _add(records: dict[Path, dict], row: dict[str, str], home: Path, images: Pat
         raise ValueError("its caption has no word.")
     if split not in (None, *SPLITS):
         raise ValueError(f"its split is {split!r}, which is not train, val or test.")
-    file = (home / name).resolve()  # one picture may be named in two ways
+    file = (home / name).resolve()  # the table may name one picture in two ways
     if file not in records:
         read_image(file)
         number = len(records)

@@ -51,9 +51,9 @@ def show_pictures(
         pictures: images of PIL, or arrays (H, W, 3) of bytes.
         titles: one text per picture; it is wrapped, and its own line breaks are kept.
         columns: pictures in a row.
-        width: letters in a line.
+        width: characters per line of a title.
         size: width of a picture in inches.
-        align: of the captions: left or center.
+        align: how the titles are aligned: left or center.
     """
     texts = ["\n".join(textwrap.fill(line, width) for line in t.split("\n")) for t in titles]
     arrays = [numpy.asarray(picture) for picture in pictures]
@@ -85,7 +85,7 @@ def show_attention(
     """Where a captioner looked for each word: the places it looked at are bright, the rest dark.
 
     A place is drawn as what it is, one cell of the grid. In each panel the brightest cell is
-    the one with the largest weight, which stands beside the word.
+    the one with the largest weight; this weight stands beside the word.
 
     Args:
         picture: as the captioner saw it, so that the cells lie where they belong.
@@ -106,8 +106,9 @@ def show_attention(
 
 
 def light_up(picture: Image.Image, weights) -> Image.Image:
-    """A picture in which each cell of a grid is as bright as its weight, the largest fully.
+    """A picture in which each cell of a grid is brighter the larger its weight is.
 
+    The cell with the largest weight keeps its full brightness.
     The cells are squares, all of the same number of pixels, so the picture becomes a square of
     about 224 pixels.
 
@@ -118,7 +119,7 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
     weights = numpy.asarray(weights)
     side = math.isqrt(len(weights))
     if side * side != len(weights):
-        raise ValueError(f"{len(weights)} places are no square grid.")
+        raise ValueError(f"{len(weights)} places do not make a square grid.")
     cell = 224 // side
     light = 0.2 + 0.8 * weights.reshape(side, side) / weights.max()
     light = light.repeat(cell, axis=0).repeat(cell, axis=1)
@@ -128,7 +129,7 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
 
 def draw_grid(axis, side: int, cells: int) -> None:
     """White lines that cut a square picture of ``side`` pixels into cells × cells places."""
-    for line in numpy.linspace(0, side, cells + 1)[1:-1] - 0.5:  # pixel 0 is around 0
+    for line in numpy.linspace(0, side, cells + 1)[1:-1] - 0.5:  # pixel 0 is centred on 0
         axis.axhline(line, color="white", lw=0.8)
         axis.axvline(line, color="white", lw=0.8)
 
@@ -154,10 +155,10 @@ def learning_curves(history: Sequence[dict]) -> Figure:
 
 
 def show_times(milliseconds: dict[str, float], per: str) -> Figure:
-    """A bar for each way to do the same thing, its time written at its end.
+    """A bar for each way to do the same thing, with its time written at the end.
 
     Args:
-        milliseconds: by the name of the way, the slowest first.
+        milliseconds: the time of each way by its name, the slowest first.
         per: what takes this time, such as ``"caption"``.
     """
     names, values = list(milliseconds), list(milliseconds.values())
@@ -207,7 +208,7 @@ def show_in_few_colours(figure: Figure, colours: int = 256) -> None:
 
 
 def html_image(shown: Figure | Image.Image, text: str, kind: str = "png", style: str = "") -> str:
-    """A figure or a picture as an HTML ``<img>`` that holds it, for what an explorer shows.
+    """A figure or a picture as an HTML ``<img>`` that contains it, to be shown in an explorer.
 
     Args:
         shown: a figure, which is closed, or an image of PIL.

@@ -1,4 +1,4 @@
-"""A training on disk: saved as it goes, so that it can be resumed and end with the same weights."""
+"""A training run on disk, saved as it goes, so that it can resume and end with the same weights."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -27,17 +27,17 @@ def _beginning() -> dict:
 
 @dataclass
 class Run:
-    """What a training changes, and what it must not.
+    """What a training run changes, and what it must not change.
 
     Attributes:
-        folder: where it is kept.
+        folder: where the run is kept.
         model: what is trained.
         average: the running mean of its weights by name; empty where there is none.
         optimizer: of the model's weights.
-        training: what it is trained on; its vocabulary is the model's.
-        settings: by name; a run goes on only with the same ones.
-        progress: the epoch and the batch it stands at, the sum of the losses and the seconds of
-            the epoch so far, and the history of the epochs before.
+        training: what the model is trained on; it has the model's vocabulary.
+        settings: by name; a run can only be resumed with the same ones.
+        progress: the epoch and the batch that the run has reached, the sum of the losses and the
+            seconds of the epoch so far, and the history of the epochs before.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def save(run: Run) -> None:
     Of several processes the first one writes.
 
     Raises:
-        OSError: no space is left, or nothing can be written there; the save before stays.
+        OSError: no space is left, or the folder cannot be written to; the previous save is kept.
     """
     if processes.rank() > 0:
         return
@@ -77,7 +77,7 @@ def save(run: Run) -> None:
 
 
 def saves_in(folder: Path) -> list[Path]:
-    """What ``save`` has left there: the last save, then the one before."""
+    """The files that ``save`` has left in a folder: the last save, then the one before."""
     return [path for path in (folder / RUN, folder / RUN_BEFORE) if path.exists()]
 
 
@@ -92,12 +92,12 @@ def read_save(folder: Path) -> tuple[Path, dict[str, Tensor], dict]:
         try:
             return path, *read_file(path)
         except ValueError as error:
-            warnings.warn(f"{error} The run goes on from the save before it.", stacklevel=4)
+            warnings.warn(f"{error} The run resumes from the save before it.", stacklevel=4)
     return oldest, *read_file(oldest)
 
 
 def _flat(settings: dict) -> dict:
-    """The settings, those within others as ``model.arguments.hidden_size``."""
+    """The settings without nesting: inner ones have names like ``model.arguments.hidden_size``."""
     flat = {}
     for name, value in settings.items():
         inner = _flat(value) if isinstance(value, dict) else {}
@@ -106,14 +106,14 @@ def _flat(settings: dict) -> dict:
 
 
 def resume(run: Run) -> None:
-    """Put model, mean, optimiser, generator and progress back to where the run in a folder stood.
+    """Restore the model, mean, optimiser, generator and progress of the run saved in its folder.
 
     Raises:
-        ValueError: it has other pictures or captions, or another vocabulary, model or setting.
+        ValueError: the run had other pictures or captions, or another vocabulary, model or setting.
     """
     path, tensors, content = read_save(run.folder)
     if content.keys() != {"settings", "vocabulary", "progress"}:
-        raise ValueError(f"{path} is not a run that can go on; delete it to begin again.")
+        raise ValueError(f"{path} is not a run that can be resumed; delete it to begin again.")
     before, now = _flat(content["settings"]), _flat(run.settings)
     other = [name for name, value in now.items() if before.get(name) != value]
     advice = f"train into another folder (--folder of the command), or delete {run.folder}"
@@ -139,7 +139,7 @@ def resume(run: Run) -> None:
     states: dict[int, dict] = {}
     for name, tensor in parts["optimizer"].items():
         number, key = name.split(".")
-        # a copy, since Windows does not replace a file that tensors still look into
+        # a copy, since Windows cannot replace a file while tensors still read from it
         states.setdefault(int(number), {})[key] = tensor.clone()
     run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": states})
     torch.set_rng_state(parts["random"]["cpu"])

@@ -1,4 +1,4 @@
-"""Training on the score itself: of captions drawn at random, those with more CIDEr are favoured.
+"""Training on the score itself: of captions drawn at random, those with higher CIDEr are favoured.
 
 Source: Rennie et al., Self-critical Sequence Training, arXiv:1612.00563, with the baseline of
 Luo, A Better Variant of Self-Critical Sequence Training, arXiv:2003.09971.
@@ -21,7 +21,7 @@ _Vector = tuple[dict[tuple, float], list[float], int]
 
 
 class CiderReward:
-    """CIDEr-D of captions as ids, × 10 as in the paper, with the word statistics of a data set.
+    """CIDEr-D (× 10, as in the paper) of captions given as ids, with a data set's word statistics.
 
     It is what ``metrics.cider`` computes, but for a few captions at a time, and with all words
     outside the vocabulary taken for one word, which no drawn caption can contain.
@@ -35,7 +35,7 @@ class CiderReward:
 
     def __init__(self, captions: Sequence[Sequence[Sequence[int]]]):
         self.pictures = len(captions)
-        self.frequency = Counter()  # of an n-gram: the number of pictures whose captions have it
+        self.frequency = Counter()  # n-gram: the number of pictures whose captions have it
         for group in captions:
             self.frequency.update({gram for words in group for gram in _ngrams(words)})
 
@@ -66,9 +66,10 @@ def _ngrams(words: Sequence[int]) -> Counter:
 
 
 def _similarity(candidate: _Vector, reference: _Vector) -> float:
-    """The mean over n of the cosines of the weights, those of the candidate cut to the other's.
+    """The mean over n of the cosines between two captions' weights, times a length penalty.
 
-    CIDEr-D takes it times a Gaussian of the difference in length, with a deviation of 6 words.
+    In the products, no weight of the candidate counts for more than the reference's. The penalty,
+    which CIDEr-D adds, is a Gaussian of the difference in length with a deviation of 6 words.
     """
     weights, norms, length = candidate
     other_weights, other_norms, other_length = reference
@@ -86,13 +87,14 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 class SelfCriticalLoss:
     """A loss for ``training.train``: captions that score above the others become more probable.
 
-    For each picture some captions are drawn from the model. What each of them scores above the
-    mean of the others is its advantage, a number without a gradient; the loss is minus the mean
-    over all words of the advantage times the log-probability. Its gradient estimates, but for a
-    factor, minus that of the expected score (REINFORCE; equation 5 of Rennie et al.).
+    For each picture some captions are drawn from the model. The advantage of a caption is its score
+    minus the mean score of the picture's others, a number without a gradient. The loss is minus the
+    mean, over all words, of the caption's advantage times the word's log-probability. Up to a
+    factor, its gradient is an estimate of minus the gradient of the expected score (REINFORCE;
+    equation 5 of Rennie et al.).
 
     Args:
-        dataset: the captions that it is trained on, whose word statistics the score uses.
+        dataset: the captions to train on, whose word statistics the score uses.
         captions_each: captions drawn per picture, at least two.
         max_words: captions drawn end here at the latest.
     """
@@ -106,7 +108,7 @@ class SelfCriticalLoss:
     def __call__(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
         """The loss for inputs (B, ...) and their references, captions (n · B, T)."""
         training = model.training
-        model.eval()  # the captions are those of the whole model: without dropout
+        model.eval()  # captions are drawn from the whole model, without dropout
         drawn = self._draw(model, inputs)
         advantages = self._advantages(drawn, captions.unflatten(0, (len(inputs), -1)))
         for module in model.modules():
@@ -119,10 +121,10 @@ class SelfCriticalLoss:
 
     def _draw(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Captions (B · captions_each, T), drawn at random."""
-        model = getattr(model, "module", model)  # without what trains it in several processes
+        model = getattr(model, "module", model)  # without the wrapper for several processes
         drawn = sample(model, inputs, self.max_words, captions_each=self.captions_each)
-        torch.clear_autocast_cache()  # weights that were rounded in there have no gradients
-        return drawn.clone()  # out of inference mode
+        torch.clear_autocast_cache()  # weights rounded while drawing have no gradients
+        return drawn.clone()  # an ordinary tensor, not of inference mode
 
     def _rewards(self, drawn: Tensor, references: Tensor) -> Tensor:
         """The scores (B, captions_each) of captions drawn, given the references (B, n, T)."""
@@ -136,7 +138,7 @@ class SelfCriticalLoss:
         return torch.tensor(rewards)
 
     def _advantages(self, drawn: Tensor, references: Tensor) -> Tensor:
-        """What each caption drawn scores above the mean of the picture's others, as one row."""
+        """Each drawn caption's score minus the mean score of the picture's others, as one row."""
         rewards = self._rewards(drawn, references)
         others = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
         return (rewards - others).flatten()

@@ -22,7 +22,7 @@ _WORD = re.compile(rf"'(?:s|m|d|re|ve|ll)\b|{_PART}(?:['-]{_PART}|(?<=\d)[.,](?=
 
 
 def _blank(match: re.Match) -> str:
-    """A space for punctuation; accents and vowel signs (category M) belong to their letter."""
+    """A space for punctuation; accents and vowel signs (category M) stay with their letter."""
     return match[0] if unicodedata.category(match[0])[0] == "M" else " "
 
 
@@ -32,7 +32,7 @@ def tokenize(caption: str) -> list[str]:
     Close to the Penn Treebank rules that the metrics use: "A man's T-shirt isn't red." gives
     ``a man 's t-shirt is n't red``. Digits and the letters of any script are kept; symbols
     (``< > / & $`` and the like) are not, so no word can look like ``<end>``. Takes any string,
-    and gives an empty list where it holds no word. Joining the words with spaces and splitting
+    and gives an empty list if it holds no word. Joining the words with spaces and splitting
     them again changes nothing.
     """
     text = unicodedata.normalize("NFC", caption.lower()).translate(_APOSTROPHES)
@@ -43,14 +43,15 @@ def tokenize(caption: str) -> list[str]:
 class Vocabulary:
     """The words a model knows, numbered from 0; the first four are the special words.
 
-    ``vocabulary[word]`` is the id of a word (that of ``<unknown>`` for one it does not know),
-    ``vocabulary.words[id]`` the word of an id, ``len(vocabulary)`` counts all of them.
+    ``vocabulary[word]`` is the id of a word (the id of ``<unknown>`` if the word is not in it),
+    ``vocabulary.words[id]`` is the word with an id, and ``len(vocabulary)`` the number of words,
+    the special ones included.
     """
 
     FORMAT, VERSION = "convrnn-vocabulary", 1
 
     def __init__(self, words: Iterable[str]):
-        """Number ``words``, the special ones not among them, in the order given.
+        """Number ``words``, given without the special ones, in the order given.
 
         Raises ValueError if a word comes twice or is one of the special words.
         """
@@ -64,7 +65,7 @@ class Vocabulary:
     def from_captions(cls, captions: Iterable[str], min_count: int = 5) -> "Vocabulary":
         """Take the words that occur at least ``min_count`` times, the most frequent first.
 
-        Words equally frequent are in alphabetical order, so the order of the captions does not
+        Equally frequent words are in alphabetical order, so the order of the captions does not
         matter. Use the captions of the training split only.
         """
         if isinstance(captions, str):
@@ -101,7 +102,7 @@ class Vocabulary:
         """Turn ids (a list, an array or a tensor) into words joined by spaces.
 
         Stops at the first END, skips PAD and START. Raises ValueError for an id that no word
-        has, a sign that the vocabulary is not the model's.
+        has, which is a sign that the vocabulary belongs to another model.
         """
         words = []
         for number in map(int, ids):
@@ -131,7 +132,7 @@ class Vocabulary:
         if content.get("version") != cls.VERSION:
             raise ValueError(
                 f"{path} is a vocabulary of version {content.get('version')!r}, and this program "
-                f"reads version {cls.VERSION}: save it again with the program it comes from."
+                f"reads version {cls.VERSION}; use the course that it was written with."
             )
         words = content.get("words")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

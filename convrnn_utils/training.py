@@ -1,4 +1,4 @@
-"""Training a captioner: the loss, the loop, and runs that go on where they were interrupted."""
+"""Training a captioner: the loss, the loop, and runs that resume where they were interrupted."""
 
 import contextlib
 import hashlib
@@ -45,8 +45,8 @@ def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0)
     """Mean cross-entropy of the next word, in nats, over all words that are not padding.
 
     Args:
-        logits: a model's answer to ``captions[:, :-1]``: (B, T - 1, V) or (B, T, V), of which
-            the last T − 1 answer a word of the caption (see ``decoders``).
+        logits: a model's output for ``captions[:, :-1]``, (B, T - 1, V) or (B, T, V); the last
+            T − 1 positions belong to words of the caption (see ``decoders``).
         captions: (B, T) ids, from ``<start>`` to ``<end>``, then padding.
         label_smoothing: share of the target spread evenly over all words (arXiv:1512.00567).
     """
@@ -78,7 +78,7 @@ def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int =
 
 
 def _words_in(captions: Tensor) -> Tensor:
-    """How many words of captions (B, T) a loss is taken of."""
+    """How many words of captions (B, T) enter the loss."""
     return (captions[:, 1:] != PAD).sum()
 
 
@@ -108,14 +108,14 @@ def train(
     save_every: float = 60.0,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
-    """Train a model; go on with the run in ``folder`` if there is one; load it if it is done.
+    """Train a model; resume the run in ``folder`` if there is one, or load its result if finished.
 
-    Adam with a learning rate that falls along a cosine to zero. After each epoch the captions of
-    ``validation`` are scored, and the best model so far is saved (see ``best_epoch``); where
-    ``patience`` epochs in a row bring no better one, training stops. An interrupted run that is
-    started again ends with the weights that it would have had (on one thread of a CPU to the last
-    bit); what was done since the last save is done again. An interrupt stops it between two steps,
-    and saves.
+    The optimiser is Adam with a learning rate that falls along a cosine to zero. After each epoch
+    the model's captions for ``validation`` are scored, and the best model so far is saved (see
+    ``best_epoch``). Training stops after ``patience`` epochs in a row without a better one. An
+    interrupted run that is started again ends with the weights that it would have had without the
+    interruption (on one thread of a CPU, to the last bit); whatever was done since the last save is
+    repeated. An interrupt stops the run between two steps, and saves it.
 
     Several processes (see ``processes.join``) train one model: each takes its share of every batch
     and of the validation split, and the first one saves.
@@ -123,25 +123,25 @@ def train(
     Args:
         model: one that can be saved (see ``decoders``); at the end it has the best weights.
         training, validation: pairs of pictures and captions with the same vocabulary.
-        folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to go on from) and
-            ``run-before.safetensors`` (the save before that, should that be damaged).
-        epochs: times that every caption is seen, at most.
-        batch_size: items of ``training`` per step, of all processes together: captions, or
-            pictures with all of theirs.
+        folder: gets ``best.safetensors`` (the model), ``run.safetensors`` (to resume from) and
+            ``run-before.safetensors`` (the previous save, in case the last one is damaged).
+        epochs: the maximum number of passes over all captions.
+        batch_size: items of ``training`` per step, over all processes together: captions, or
+            pictures together with their captions.
         learning_rate: of the first step.
         weight_decay: of AdamW, arXiv:1711.05101.
         label_smoothing: see ``caption_loss``; has no effect where ``loss`` is given.
         clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
-        averaging: where it is above zero, the weights that are scored and saved are a running
-            mean over the steps, of which each step keeps this share, such as 0.999
-            (Polyak & Juditsky 1992, doi:10.1137/0330046).
+        averaging: if this is above zero, the weights that are scored and saved are a running
+            mean over the steps, and the mean keeps this share of itself at each step, such as
+            0.999 (Polyak & Juditsky 1992, doi:10.1137/0330046).
         patience: see above.
         seed: fixes the order of the captions and the dropout.
-        loss: called with the model, inputs and captions of a batch, gives what is minimised;
-            without it ``teacher_forcing_loss``.
+        loss: a function that takes the model and the inputs and captions of a batch, and gives
+            what is minimised; by default ``teacher_forcing_loss``.
         save_every: seconds between two saves within an epoch.
-        on_epoch: called with the history after each epoch, and with that of a run that goes on, in
-            the first process.
+        on_epoch: called with the history after each epoch and, when a run is resumed, with its
+            earlier history; in the first process only.
 
     Returns:
         the history: a dictionary per epoch with ``epoch``, ``training_loss``,
@@ -154,7 +154,9 @@ def train(
         torch.OutOfMemoryError: with advice; the last save stays.
     """
     if epochs < 1:
-        raise ValueError(f"epochs is {epochs}: without one there is nothing to load at the end.")
+        raise ValueError(
+            f"epochs is {epochs}; it must be 1 or more, or there is no model to load at the end."
+        )
     if batch_size < 2 * processes.count():
         raise ValueError("batch normalisation needs at least two captions per process in a batch.")
     folder = Path(folder)
@@ -193,7 +195,7 @@ def train(
         if on_epoch and run.history:
             on_epoch(run.history)
 
-    processes.wait_for_all()  # before the first one writes what the others read
+    processes.wait_for_all()  # so that the first one writes only after the others have read
     together = processes.together(model)
     steps = len(_batches(run, 0))
     if not steps:
@@ -216,7 +218,7 @@ def train(
                     _train_epoch(run, together, loss, bar, save_every)
                     with _averaged(model, average):
                         _finish_epoch(run, validation)
-            except KeyboardInterrupt:  # which waits for the end of a step
+            except KeyboardInterrupt:  # never comes in the middle of a step
                 save(run)
                 raise
             save(run)
@@ -229,16 +231,16 @@ def train(
 
 
 def _fingerprint(*splits: Split) -> str:
-    """Eight letters that change with the pictures' names, their order and their captions."""
+    """Eight characters that change with the pictures' names, their order and their captions."""
     texts = [[[path.name for path in split.paths], split.captions] for split in splits]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
 
 
 def best_epoch(history: list[dict]) -> dict:
-    """Of what ``train`` returns, the epoch whose model is kept.
+    """The epoch whose model is kept, from the history that ``train`` returns.
 
-    That with the highest CIDEr; where several have the same, which happens when few pictures are
-    scored (with one, CIDEr is always 0), that with the lowest validation loss.
+    It is the epoch with the highest CIDEr. If several share it, which happens when few pictures are
+    scored (with a single one, CIDEr is always 0), it is the one with the lowest validation loss.
     """
     return max(history, key=lambda entry: (entry["cider"], -entry["validation_loss"]))
 
@@ -257,11 +259,11 @@ def _batches(run: Run, epoch: int) -> list[list[int]]:
 
 
 def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_every: float):
-    """One pass over the captions, from the batch at which ``run.progress`` stands.
+    """One pass over the captions, starting at the batch that ``run.progress`` has reached.
 
     Args:
         run: is changed in place.
-        together: its model, as all processes train it.
+        together: the run's model, as all processes train it.
         loss_function: see ``loss`` of ``train``.
         bar: shows the steps of all epochs.
         save_every: see ``train``.
@@ -273,7 +275,7 @@ def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_e
     began = saved = time.monotonic()
     shown = -math.inf
     before = progress["seconds"]
-    loss_sum = torch.tensor(progress["loss_sum"], device=where)  # reading it waits for a GPU
+    loss_sum = torch.tensor(progress["loss_sum"], device=where)  # its .item() waits for a GPU
     together.train()
     try:
         for number in range(progress["batch"], len(batches)):
@@ -334,7 +336,7 @@ def _update_average(average: dict[str, Tensor], model, share: float, step: int) 
 
 @contextlib.contextmanager
 def _averaged(model: nn.Module, average: dict[str, Tensor]):
-    """The model with its mean weights, where there are any, as long as the block lasts."""
+    """Give the model its mean weights, if there are any, for the length of the ``with`` block."""
     current = _copy_of_weights(model) if average else {}
     model.load_state_dict(average, strict=False)
     try:
@@ -345,15 +347,15 @@ def _averaged(model: nn.Module, average: dict[str, Tensor]):
 
 @torch.no_grad()
 def blend(model: nn.Module, path: Path, share: float) -> None:
-    """Move a model's weights back towards those of a file from which its training went on.
+    """Move a fine-tuned model's weights back towards its earlier ones, which a file holds.
 
-    Between the weights before and after a fine-tuning there are often some better than both
+    Between the weights before and after fine-tuning there are often better ones than either
     (Wortsman et al., arXiv:2109.01903).
 
     Args:
         model: is changed in place.
-        path: what ``save_model`` wrote of the same model, earlier.
-        share: what is kept of the model's own weights, 0 to 1.
+        path: the file that ``save_model`` wrote of the same model before the fine-tuning.
+        share: the share of the model's own weights that is kept, 0 to 1.
     """
     before = read_file(path)[0]
     for name, weight in trained_weights(model).items():
@@ -374,7 +376,7 @@ def _finish_epoch(run: Run, validation: CaptionDataset) -> None:
     if best_epoch([*earlier, entry]) is entry and processes.rank() == 0:
         facts = {"data": run.training.split.name, "metrics": {"validation": entry}}
         save_model(run.folder / "best.safetensors", run.model, run.training.vocabulary, **facts)
-    progress.update(  # at last: an epoch that is interrupted before this is scored again
+    progress.update(  # last of all: an epoch that is interrupted before this is scored again
         epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
     )
 
@@ -387,7 +389,7 @@ def _interrupts_wait():
     """Put off a KeyboardInterrupt until the block is done, so that no step is left half done."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # such a thread gets no interrupts; or the program ignores them
+        yield  # only the main thread gets interrupts; or the program ignores them
         return
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
@@ -401,7 +403,7 @@ def _interrupts_wait():
 
 @contextlib.contextmanager
 def _advice_on_memory(batch_size: int, folder: Path):
-    """Say what helps where a device has no memory left."""
+    """When a device runs out of memory, say in the error what helps."""
     try:
         yield
     except RuntimeError as error:

@@ -396,7 +396,7 @@ def test_a_damaged_save_is_made_good_by_the_one_before(tmp_path, damage, fault):
         assert runs.read_save(tmp_path)[2] == {"step": 2}
         return
     path.write_bytes(path.read_bytes()[:-7] if damage == "cut off" else b"")
-    with pytest.warns(UserWarning, match="is damaged.*goes on from the save before"):
+    with pytest.warns(UserWarning, match="is damaged.*resumes from the save before"):
         found, tensors, content = runs.read_save(tmp_path)
     assert found == before and content == {"step": 2}
     assert torch.equal(tensors["weight"], torch.full((5,), 2.0))

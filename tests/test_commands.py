@@ -89,7 +89,7 @@ def test_attention_is_trained_evaluated_and_captions_as_json(small_scenes, data_
         ),
         ("caption a/x.jpg b/x.jpg --attention looks", "several photographs are called x.jpg"),
         (f"caption photo.jpg --attention {__file__}", "is a file; --attention wants a folder"),
-        ("caption nowhere/*.jpg", "no file is called nowhere/*.jpg"),
+        ("caption nowhere/*.jpg", "no file matches nowhere/*.jpg"),
         ("train --data scenes --encoder resnet51", "there is no encoder 'resnet51'"),
         ("train --data nowhere.csv --encoder resnet51", "there is no encoder 'resnet51'"),
         (f"train --data scenes --folder {__file__}", "is a file; --folder wants a folder"),

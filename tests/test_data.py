@@ -527,7 +527,7 @@ def test_a_picture_comes_once_with_all_its_captions(small_split):
 
 
 def test_a_picture_with_too_few_captions_is_refused(small_split):
-    with pytest.raises(ValueError, match="a picture of noise/train has 2, not 5 captions"):
+    with pytest.raises(ValueError, match="a picture of noise/train has 2 captions, not 5"):
         data.PictureDataset(small_split, numpy.zeros((7, 1)), vocabulary_of(small_split))
 
 

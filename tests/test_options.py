@@ -173,7 +173,7 @@ def test_too_few_captions_for_by_picture_are_refused_before_any_feature_is_compu
     monkeypatch.setattr(commands.data, "load_split", lambda *_: split)
     monkeypatch.setitem(DATA_SETS, "scenes", lambda: data_home)
     monkeypatch.delattr(commands.data, "cached_features")
-    with pytest.raises(SystemExit, match="a picture of mine/train has 2, not 5 captions"):
+    with pytest.raises(SystemExit, match="a picture of mine/train has 2 captions, not 5"):
         main(["train", "--data", "scenes", "--encoder", "small_cnn", "--by-picture"])
 
 

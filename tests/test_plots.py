@@ -51,7 +51,7 @@ def test_attention_lights_the_cell_that_was_looked_at():
 
 
 def test_attention_over_places_that_are_no_grid_is_refused():
-    with pytest.raises(ValueError, match="8 places are no square grid"):
+    with pytest.raises(ValueError, match="8 places do not make a square grid"):
         plots.show_attention(Image.new("RGB", (50, 40)), ["dog"], numpy.full((1, 8), 0.125))
 
 

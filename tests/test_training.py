@@ -294,7 +294,7 @@ def test_a_checkpoint_for_another_encoder_is_refused(encoder, tmp_path):
     dataset = make_dataset("train", 1)
     model = make_model(create_encoder("small_cnn", weights=None), dataset.vocabulary)
     save_model(tmp_path / "random.safetensors", model, dataset.vocabulary)
-    with pytest.raises(ValueError, match="another encoder than small_cnn is here"):
+    with pytest.raises(ValueError, match="another encoder: small_cnn is not the same here"):
         load_model(tmp_path / "random.safetensors")
 
 
@@ -413,7 +413,7 @@ def test_a_model_in_evaluation_mode_trains_with_dropout_all_the_same(encoder, tm
 def test_a_checkpoint_in_the_place_of_a_save_is_no_run_to_go_on_with(encoder, tmp_path):
     run(encoder, tmp_path, epochs=1)
     (tmp_path / "best.safetensors").replace(tmp_path / "run.safetensors")
-    with pytest.raises(ValueError, match="is not a run that can go on; delete it"):
+    with pytest.raises(ValueError, match="is not a run that can be resumed; delete it"):
         run(encoder, tmp_path, epochs=1)
 
 
