@@ -23,6 +23,7 @@ export CONVRNN_PROFILE
 
 .venv/complete: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; (3, 10) <= sys.version_info < (3, 15) or sys.exit('Python 3.10 to 3.14 is needed: make PYTHON=python3.12')"
+	@echo "Installing the packages into .venv: some minutes, and up to 7 GB of disk."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

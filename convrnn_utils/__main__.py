@@ -89,8 +89,14 @@ def _add_train(commands) -> None:
         "--epochs",
         type=_number(int, 1),
         default=8,
-        help="maximum number of passes over the captions; training stops when three in a row "
-        "bring nothing better",
+        help="maximum number of passes over the captions",
+    )
+    training.add_argument(
+        "--patience",
+        type=_number(int, 1),
+        default=3,
+        metavar="EPOCHS",
+        help="training stops after this many epochs in a row without a better one",
     )
     training.add_argument(
         "--batch-size",

@@ -143,6 +143,7 @@ def _train_in(
         epochs=epochs,
         batch_size=options.batch_size,
         averaging=options.averaging,
+        patience=options.patience,
         seed=options.seed,
         on_epoch=lambda history: tqdm.write(_epoch_line(history[-1])),  # above the bar
         **settings,

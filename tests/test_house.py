@@ -162,6 +162,16 @@ def test_colab_is_asked_for_a_gpu_where_photographs_are_trained_on():
         assert "Colab's T4" in content.cells[0].source
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_hint_is_read_as_markdown(notebook):
+    """Without an empty line after the summary, Jupyter shows its backticks as they are."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            summaries = cell.source.count("</summary>")
+            assert cell.source.count("</summary>\n\n") == summaries
+            assert cell.source.count("\n\n</details>") == summaries
+
+
 def test_every_lesson_has_solutions():
     for path in LESSONS:
         assert (path.parent / "solutions" / f"{path.stem}_solutions.ipynb").exists()

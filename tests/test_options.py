@@ -18,8 +18,9 @@ from convrnn_utils.text import Vocabulary
 
 ENTRY = {"epoch": 1, "training_loss": 2.0, "validation_loss": 3.0, "cider": 4.0, "seconds": 5.0}
 OPTIONS = """train --data scenes --encoder small_cnn --decoder attention --views whole centre
---epochs 3 --batch-size 7 --by-picture --learning-rate 0.02 --embed-size 10 --hidden-size 12
---attention-size 6 --dropout 0.25 --label-smoothing 0.3 --weight-decay 0.01 --averaging 0.8
+--epochs 3 --patience 2 --batch-size 7 --by-picture --learning-rate 0.02 --embed-size 10
+--hidden-size 12 --attention-size 6 --dropout 0.25 --label-smoothing 0.3 --weight-decay 0.01
+--averaging 0.8
 --min-count 3 --self-critical 2 --self-critical-rate 0.004 --self-critical-share 0.25 --seed 5"""
 
 
@@ -58,7 +59,7 @@ def test_every_option_reaches_the_training(small_scenes, tmp_path, trained, monk
     assert not numpy.array_equal(*training.inputs.arrays) and training.inputs.arrays[0].ndim == 3
     captions = sum(training.split.captions, [])
     assert training.vocabulary == Vocabulary.from_captions(captions, 3)
-    own = {"batch_size": 7, "averaging": 0.8, "seed": 5}
+    own = {"batch_size": 7, "averaging": 0.8, "patience": 2, "seed": 5}
     expected = {"epochs": 3, "learning_rate": 0.02, "label_smoothing": 0.3, "weight_decay": 0.01}
     assert {name: first[name] for name in first if name != "on_epoch"} == own | expected
     assert type(second.pop("loss")).__name__ == "SelfCriticalLoss"
