@@ -1,12 +1,12 @@
-"""What each part of the shipped captioner's training brings, one short run each on Flickr8k.
+"""What each part of the shipped captioner's training brings: a short run for each on Flickr8k.
 
 python benchmarks/ablation.py --epochs 4
 
-The first run is the training of the course's captioner (see ``data/README.md``), shorter, with a
-dropout of 0.5 and not 0.3, and without the training on CIDEr that follows it; the second is the
-same with another seed, and says how much of a difference is chance. Each further run changes one
-thing. What is scored is captions of the validation split: beam of 5, length power 1, five
-references. Runs are kept in ``data/checkpoints/ablation``, and one that was interrupted goes on.
+The first run is a shorter training of the course's captioner (see ``data/README.md``), with a
+dropout of 0.5 instead of 0.3, and without the training on CIDEr that follows it. The second is the
+same with another seed: it says how much of a difference is chance. Each further run changes one
+thing. The captions scored are those of the validation split, with a beam of 5, a length power of 1
+and five references. Runs are kept in ``data/checkpoints/ablation``; an interrupted run is resumed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SCORES = ("CIDEr", "BLEU-4", "METEOR")
 
 
 class Untied(ShowAttendTell):
-    """The same, with an output layer of its own in place of the table of embeddings."""
+    """The captioner with an output layer of its own instead of the table of embeddings."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -84,7 +84,7 @@ def run_once(
     sampled_share: float = 0.0,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train once, or take what an earlier run has left; give the scores of its captions."""
+    """Train once, or resume an earlier run; return the scores of the model's captions."""
     encoder = create_encoder(encoder_name).to(device())
     splits = {name: data.load_split(data.flickr8k(), name) for name in ("train", "val")}
     features = partial(data.cached_features, encoder=encoder)

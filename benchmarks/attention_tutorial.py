@@ -2,16 +2,16 @@
 
 python benchmarks/attention_tutorial.py --epochs 8
 
-What our captioners are measured against: "a PyTorch Tutorial to Image Captioning"
-(github.com/sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning), itself after Show, Attend and Tell
-(arXiv:1502.03044). This is written anew: its decoder, loss, schedule and search, with pictures
-encoded once by a frozen EfficientNet-Lite2, the words of the training split only, and scores by
-pycocoevalcap.
+Our captioners are measured against "a PyTorch Tutorial to Image Captioning"
+(github.com/sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning), which itself follows Show, Attend and
+Tell (arXiv:1502.03044). The tutorial's decoder, loss, schedule and search are written anew here.
+Pictures are encoded once by a frozen EfficientNet-Lite2, the vocabulary has the words of the
+training split only, and pycocoevalcap computes the scores.
 
-Two models are kept: that of the epoch with the best BLEU-4 of teacher-forced captions of the
-validation split, as the tutorial chooses, and that with the best CIDEr of captions that the model
-writes alone. Both are scored on the test split. Started again, it goes on after the last whole
-epoch.
+Two models are kept, chosen on the validation split: that of the epoch with the best BLEU-4 of
+teacher-forced captions, which is the tutorial's choice, and that of the epoch with the best CIDEr
+of captions that the model writes alone. Both are scored on the test split. When the program is
+started again, it goes on after the last whole epoch.
 """
 
 import argparse
@@ -42,7 +42,7 @@ LEARNING_RATE = 4e-4
 CLIP_VALUE = 5.0  # each element of a gradient is cut to ± this
 PENALTY_WEIGHT = 1.0  # of the doubly stochastic term; the tutorial's alpha_c
 MIN_COUNT = 6  # the tutorial keeps words seen more than 5 times
-LONGEST = 51  # words after which its search gives up
+LONGEST = 51  # words after which the tutorial's search gives up
 
 
 class TutorialDecoder(nn.Module):
@@ -141,9 +141,9 @@ class TutorialDecoder(nn.Module):
 
 
 class AsWritten(TutorialDecoder):
-    """The same as the tutorial's code computes it: features projected and scores formed each step.
+    """The decoder as the tutorial's code computes it: features projected, scores formed each step.
 
-    Its weights and its numbers are those of `TutorialDecoder`; what it takes longer is measured.
+    The weights and numbers are those of `TutorialDecoder`; how much longer it takes is measured.
     """
 
     def start(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +171,7 @@ def pack(padded: Tensor, lengths: list[int]) -> PackedSequence:
 
 
 def shared_linear(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """x Wᵀ for a weight that every step of a loop uses, its gradient one product at the end.
+    """x Wᵀ for a weight W that each step of a loop uses; its gradient is one product at the end.
 
     Autograd would form a gradient as large as the weight at every step and add it up: for a few
     rows a step, this is most of the time of a backward pass.
@@ -183,7 +183,7 @@ def shared_linear(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tens
 
 
 class _WeightGradient(torch.autograd.Function):
-    """Every product depends on its answer, so its backward pass is run after all of theirs."""
+    """Every product takes this function's output, so its backward pass runs after all of theirs."""
 
     @staticmethod
     def forward(ctx, weight, steps):
@@ -198,7 +198,7 @@ class _WeightGradient(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """x Wᵀ; backward gives the gradient of x, and notes what that of W is made from."""
+    """x Wᵀ; backward gives the gradient of x, and notes what the gradient of W is made from."""
 
     @staticmethod
     def forward(ctx, inputs, weight, token, steps):
@@ -209,7 +209,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         inputs, weight = ctx.saved_tensors
-        # Detached: an input leads back to this list, and such a circle is never freed.
+        # Detached: the graph of an input leads back to this list, a cycle that is never freed.
         ctx.steps.append((inputs.detach(), gradient))
         return gradient @ weight, None, gradient.new_zeros((), dtype=torch.float32), None
 
@@ -218,7 +218,7 @@ class _Product(torch.autograd.Function):
 
 
 def batches(dataset: CaptionDataset, seed: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Features, captions and lengths of all pairs in random order, in a batch the longest first."""
+    """Features, captions and lengths of all pairs in random order, the longest of a batch first."""
     order = random.Random(seed).sample(range(len(dataset)), len(dataset))
     for start in range(0, len(order), BATCH_SIZE):
         yield read_batch(dataset, order[start : start + BATCH_SIZE])
@@ -256,8 +256,9 @@ def train_step(model: TutorialDecoder, optimizer, batch, bfloat16: bool = False)
 def teacher_forced_bleu(model: TutorialDecoder, dataset: CaptionDataset) -> float:
     """BLEU-4 × 100 by which the tutorial chooses: the best word after the words of a reference.
 
-    The caption whose words are given is one of the references, its length is that of the candidate,
-    and ``<end>`` counts as a word: far above what the model can write alone.
+    The caption whose words are given is one of the references, the candidate has its length, and
+    ``<end>`` counts as a word. So this BLEU-4 is far above that of captions that the model writes
+    alone.
     """
     model.eval()
     references: dict[int, list[str]] = {}
@@ -358,9 +359,9 @@ def tutorial_search(model, features: Tensor, beam_width: int = 5) -> list[int]:
 
     A caption that has ended is set aside with its log-probability, and the beam becomes narrower
     by one; the most probable of those set aside is taken. `decoding.beam_search` keeps ended
-    captions in the beam, from where better beginnings may push them out, and never writes
-    ``<unknown>``: the two differ in this. Where no caption has ended after ``LONGEST`` words, the
-    tutorial fails, and here the most probable beginning is taken.
+    captions in the beam, where better beginnings may push them out, and never writes
+    ``<unknown>``: the two differ in this. If no caption has ended after ``LONGEST`` words, the
+    tutorial fails; here, the most probable beginning is taken.
     """
     state = model.start(features.expand(beam_width, *features.shape[1:]))
     beams = torch.full((beam_width, 1), START, device=features.device)

@@ -7,10 +7,10 @@ The captioner of the course, its encoder frozen, on the Karpathy split of COCO 2
 data/README.md): read every JPEG once, run the CNN once, train the decoder. What is counted here:
 the operations of the CNN and of a training step, and the bytes that the step moves, as in
 gpu_training.py. What is measured here: how many photographs one core of this machine decodes and
-resizes in a second. What is published: how fast the machines are at best. Left out are the
-download and the disk, which depend on where one is, what GPUs tell each other, and the start of
-each operation on a GPU, which a small step waits for: training in less than a minute is out of
-reach for it.
+resizes in a second. What is published: how fast the machines are at best. What is left out: the
+download and the disk, which depend on where you are; the communication between GPUs; and the time
+to start each operation on a GPU. A small training step waits for these starts, so that training
+in less than a minute is out of reach.
 
 Sources: NVIDIA's data sheets of the T4 (2018) and of the H200 (2023), products without sparsity.
 """
@@ -26,7 +26,7 @@ from convrnn_utils import data
 from convrnn_utils.checkpoints import SHIPPED_CAPTIONER, load_model
 
 PICTURES, TRAINING_PICTURES = 123_287, 113_287
-ON_DISK, LARGEST_ARCHIVE = 20.2e9, 13.5e9  # bytes; an archive goes when it is unpacked
+ON_DISK, LARGEST_ARCHIVE = 20.2e9, 13.5e9  # bytes; an archive is removed once it is unpacked
 EPOCHS, BATCH_SIZE = 10, 40  # batches of pictures
 WORDS = 16  # <end> included, of the longest caption of a batch, as it is with Flickr8k on average
 
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
         devices: how many GPUs it has.
         cores: processor cores, for decoding.
         float32: floating-point operations a second of one GPU.
-        bfloat16: the same in products of 16-bit numbers; 0 where the course trains in float32.
+        bfloat16: the same in products of 16-bit numbers; 0 if the course trains in float32 there.
         bandwidth: bytes a second between one GPU and its memory.
         memory: bytes of one GPU.
     """
@@ -94,7 +94,7 @@ def plan(machine: Machine, work: dict[str, float], share: float) -> dict[str, fl
     Args:
         machine: where it is to run.
         work: what ``work_of_captioner`` gives.
-        share: of the machine's operations and bandwidth that are reached, 0 to 1.
+        share: how much of the machine's operations and bandwidth is reached, 0 to 1.
     """
     steps = EPOCHS * TRAINING_PICTURES / BATCH_SIZE
     operations = work["of a step"] / (machine.bfloat16 or machine.float32)

@@ -2,10 +2,11 @@
 
 python benchmarks/compiled.py
 
-Times a step of training (128 captions) and beam search (256 photographs, beam 5), with ``attend``,
-the part that runs once a word, as it is and compiled. Compiled, it goes over the sums of keys and
-queries once, and does not keep them. The course does not compile: see the README for what was
-measured. On a CPU a C++ compiler is needed, on a GPU Triton, which comes with torch.
+Times a step of training (128 captions) and a beam search (256 photographs, beam 5). In both,
+``attend``, the part that runs once per word, is timed both as it is and compiled. The compiled
+version goes over the sums of keys and queries once, and does not keep them. The course does not
+compile: see the README for what was measured. On a CPU, a C++ compiler is needed; on a GPU, Triton,
+which comes with torch.
 """
 
 import copy
@@ -34,7 +35,7 @@ def compiled_copy(model: ShowAttendTell) -> ShowAttendTell:
 
 
 def measure(captions: int = CAPTIONS, pictures: int = PICTURES, rounds: int = 5) -> list[str]:
-    """Lines that say what was measured; raises an ``AssertionError`` where losses differ."""
+    """Lines that say what was measured; raises an ``AssertionError`` if the losses differ."""
     photos = data.load_split(data.photos(), "test")
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
     model = model.to(device())
@@ -43,7 +44,7 @@ def measure(captions: int = CAPTIONS, pictures: int = PICTURES, rounds: int = 5)
     began = time.perf_counter()
     both = (model, compiled)
     exact = [lambda each=each: teacher_forcing_loss(each, grids[rows], words) for each in both]
-    check(model, *exact)  # in fp32: compiled, the sums are not rounded to bfloat16
+    check(model, *exact)  # in fp32, since the compiled version does not round the sums to bfloat16
     losses = [lambda each=each: fast_loss(each, grids[rows], words) for each in both]
     steps = {
         name: step(each, loss)

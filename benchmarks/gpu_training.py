@@ -7,9 +7,9 @@ python benchmarks/gpu_training.py --pictures 40 --encoder small_cnn --epochs 1 -
 Prints seconds by phase (features, training, captions, scores), pictures and captions a second, and
 how far these are from what the device could do: before anything is timed, the multiply-adds of the
 CNN and of a step of the decoder and the bytes that a step must move are counted, and the rates of a
-large product of bfloat16 and of a large copy are measured. Then the same again with the encoder
-trained, too, and its pictures cropped and mirrored at random. Each of the two prints its table and
-its record in JSON as soon as it is done; ``--only`` does one of them.
+large product of bfloat16 and of a large copy are measured. Then the same is done with the encoder
+trained, too, and its pictures cropped and mirrored at random. Each of the two trainings prints its
+table and its record in JSON as soon as it is done; ``--only`` does one of them.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from convrnn_utils.training import teacher_forcing_loss, train
 
 VIEWS = ("whole", "mirrored", "centre", "top_left", "bottom_right")
 CAPTIONS_EACH = 5
-COPIES = 10  # timed together, since one takes hardly longer than to start it
+COPIES = 10  # timed together, since one copy takes hardly longer than its start
 
 
 class PhaseTimes:
@@ -47,7 +47,7 @@ class PhaseTimes:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, phase: str, work):
-        """Do ``work()``, note what it took, give what it gave."""
+        """Do ``work()``, note the seconds that it took, and return its result."""
         began = time.perf_counter()
         result = work()
         wait_for_device()
@@ -104,14 +104,14 @@ def floor_of_step(model: ShowAttendTell, inputs, captions) -> dict[str, float]:
 
 
 def typical_batch(dataset: data.CaptionDataset, batch_size: int) -> list[int]:
-    """Of the batches of an epoch, the one whose longest caption is the median: sorted by length."""
+    """The middle one of the batches of an epoch, sorted by the length of their longest caption."""
     batches = data.batch_indices(dataset, batch_size, 0)
     batches.sort(key=lambda rows: max(map(dataset.length, rows)))
     return batches[len(batches) // 2]
 
 
 def make_model(vocabulary: Vocabulary, encoder: ImageEncoder, size: int) -> ShowAttendTell:
-    """The captioner, its sizes those of the shipped one where ``size`` is 512."""
+    """The captioner; with a ``size`` of 512, it has the sizes of the shipped one."""
     sizes = (size // 2, size, len(vocabulary))
     return ShowAttendTell(*sizes, size // 2, dropout=0.5, cnn=encoder).to(device())
 
@@ -146,7 +146,7 @@ def captions_and_scores(phases: PhaseTimes, model, split: data.Split, inputs, vo
 
 
 def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folder: Path) -> dict:
-    """Features once, then the decoder."""
+    """Compute the features once, then train the decoder."""
     phases, rates = PhaseTimes(), rates_of_device(options.product)
     encoder = create_encoder(options.encoder).to(device())
     one = torch.zeros(1, 3, encoder.size, encoder.size, dtype=torch.uint8, device=device())

@@ -21,7 +21,7 @@ VARIANTS = {"expert": "c", "crowd": "b"}
 
 
 def main() -> None:
-    """Compute, print as a table, and write as JSON where that is asked for."""
+    """Compute the numbers, print them as a table, and write them as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Show, Attend and Tell as it is commonly written: the reference side of the speed_*.py commands.
 
-The weights and the numbers are those of ``convrnn_utils.attention.ShowAttendTell``. What is done
-more often than it need be: the keys are projected again before every word, the output layer runs
-once a word, and a search takes one picture at a time.
+It has the weights of ``convrnn_utils.attention.ShowAttendTell`` and computes the same numbers, but
+does some things more often than necessary: the keys are projected again before every word, the
+output layer runs once per word, and a search takes one picture at a time.
 """
 
 import torch
@@ -47,7 +47,7 @@ class PlainAttention(ShowAttendTell):
 
 
 def plain_copy(model: ShowAttendTell) -> PlainAttention:
-    """The same weights in the common way to compute with them."""
+    """A model with the same weights that computes in the common way."""
     plain = PlainAttention(**model.arguments, cnn=model.cnn)
     plain.load_state_dict(model.state_dict())
     return plain.to(next(model.parameters()).device).train(model.training)

@@ -2,11 +2,11 @@
 
 python benchmarks/plain_features.py FEATURES.npy PHOTO.jpg ...
 
-It reads lines from its standard input: at each it decodes all photographs, 64 at a time, runs
+For each line on its standard input, it decodes all photographs, 64 at a time, runs
 EfficientNet-Lite0 over them, and prints how many seconds this took. The network is timm's, which
 computes what the package ``efficientnet-lite-pytorch`` does; nothing is folded, the tensors are in
 torch's usual order, and the C library gives freed memory back. Nothing of ``convrnn_utils`` is
-imported: it would change the last.
+imported, since that would change what the C library does.
 """
 
 import sys

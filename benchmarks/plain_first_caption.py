@@ -2,9 +2,9 @@
 
 python benchmarks/plain_first_caption.py PHOTO.jpg
 
-What such a script does, with the captioner of this course: it imports what draws and what scores
-along with what captions, and then searches for this one picture with the places projected again
-before every word.
+It does what such a script does, but with the captioner of this course. It imports the packages for
+drawing and scoring along with those for captioning, and then runs the search for this one picture,
+with the places projected again before every word.
 """
 
 import sys

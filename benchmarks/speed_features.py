@@ -1,4 +1,4 @@
-"""Features of photographs: how many a second, beside EfficientNet-Lite0 as its package has it.
+"""Features of photographs: how many a second, compared with EfficientNet-Lite0 in its package.
 
 python benchmarks/speed_features.py
 
@@ -6,7 +6,7 @@ From JPEG files to the grid of features of a picture. Ours is ``data.cached_feat
 normalisation folded into the convolutions, channels last, memory kept, every core at work on
 pictures of its own. The reference is ``plain_features.py``, in a process of its own. Ours reads the
 24 ``photos`` 32 times over, the reference 8 times, which is three whole batches: a rate does not
-depend on their number, except for what happens once.
+depend on how many pictures there are, except for what happens only once.
 """
 
 import copy
@@ -98,7 +98,7 @@ def report_network(encoder, pictures: torch.Tensor) -> None:
 def measure(
     repeats: int = REPEATS, plain_repeats: int = PLAIN_REPEATS, rounds: int = ROUNDS
 ) -> list[dict]:
-    """The row ``features``; raises an ``AssertionError`` where the two sides differ."""
+    """The row ``features``; raises an ``AssertionError`` if the two sides differ."""
     photos = data.load_split(data.photos(), "test")
     parts = (photos.ids, photos.paths, photos.captions, photos.records)
     many = data.Split("photos-repeated/test", *(part * repeats for part in parts))
@@ -122,7 +122,7 @@ def measure(
 
 
 def check(encoder, photos: data.Split, cached: numpy.ndarray, expected: numpy.ndarray) -> None:
-    """The folded network agrees with the reference to 1e-4; the cache rounds it to fp16."""
+    """Check that the folded network agrees with the reference to 1e-4; the cache is in fp16."""
     with torch.inference_mode():
         features = encoder.folded()(data.Pictures(photos, encoder)[range(len(photos))]).numpy()
     scale = abs(expected).max()

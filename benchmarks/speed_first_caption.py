@@ -1,4 +1,4 @@
-"""From a cold start to the first caption: seconds, beside a script like those of tutorials.
+"""From a cold start to the first caption: seconds, compared with a script like those of tutorials.
 
 python benchmarks/speed_first_caption.py
 
@@ -30,7 +30,7 @@ def caption_of(arguments: list) -> str:
 
 
 def measure(rounds: int = 3) -> list[dict]:
-    """The row ``first_caption``; raises an ``AssertionError`` where the captions differ."""
+    """The row ``first_caption``; raises an ``AssertionError`` if the captions differ."""
     commands = {
         "ours": ["-m", "convrnn_utils", "caption", PHOTO, "--length-power", 0],
         "reference": [Path(__file__).with_name("plain_first_caption.py"), PHOTO],

@@ -1,13 +1,13 @@
-"""Captions, greedy and with a beam of 5: how many a second, beside one picture at a time.
+"""Captions, greedy and with a beam of 5: how many a second, compared with one picture at a time.
 
 python benchmarks/speed_generation.py
 
-The captioner that comes with the course, on features that are there already. Ours is
+The captioner that comes with the course, on features computed beforehand. Ours is
 ``decoding.beam_search`` (and ``greedy``): all beams of 256 pictures take a step together, and the
 places of a picture are projected once. The reference is ``plain_attention.search_alone``: one
 picture after the other, the places projected before every word; greedy is a beam of one. Both
-write the same captions, token for token. Ours writes those of 1,008 pictures, the 24 ``photos``
-again and again, and the reference those of 24: its rate does not depend on their number.
+write the same captions, token for token. Ours captions 1,008 pictures, the 24 ``photos`` again and
+again; the reference captions only the 24, since its rate does not depend on how many there are.
 """
 
 from functools import partial
@@ -53,7 +53,7 @@ def check(together: list[list[int]], alone: list[list[int]]) -> None:
 
 
 def measure(repeats: int = REPEATS, rounds: int = 3) -> list[dict]:
-    """The rows ``generate_…``; raises an ``AssertionError`` where the captions differ."""
+    """The rows ``generate_…``; raises an ``AssertionError`` if the captions differ."""
     photos = data.load_split(data.photos(), "test")
     model, features = captioner_and_features(photos)
     plain, many = plain_copy(model), features.repeat(repeats, 1, 1)

@@ -1,4 +1,4 @@
-"""Drawing scenes: how many a second, beside the plain way to draw them.
+"""Drawing scenes: how many a second, compared with the plain way to draw them.
 
 python benchmarks/speed_scenes.py
 
@@ -23,12 +23,12 @@ COUNT = 300
 
 
 def whole_picture(thing: scenes.Thing, margin: int) -> tuple[slice, slice]:
-    """In the place of ``scene_shapes.window``: all rows and columns."""
+    """Stand in for ``scene_shapes.window``: all rows and columns."""
     return slice(0, scenes.SIZE), slice(0, scenes.SIZE)
 
 
 def compressed_png(picture: numpy.ndarray) -> bytes:
-    """In the place of ``scenes.png``: the file as Pillow writes it."""
+    """Stand in for ``scenes.png``: the file as Pillow writes it."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     return file.getvalue()
@@ -57,7 +57,7 @@ def check(first: Path, second: Path) -> None:
 
 
 def measure(count: int = COUNT, rounds: int = 3) -> list[dict]:
-    """The row ``scenes``; raises an ``AssertionError`` where the two sides differ."""
+    """The row ``scenes``; raises an ``AssertionError`` if the two sides differ."""
     with tempfile.TemporaryDirectory() as temporary:
         written: dict[str, list[Path]] = {"ours": [], "reference": []}
 

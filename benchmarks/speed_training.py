@@ -1,14 +1,14 @@
-"""A step of training: captions a second, beside the way it is commonly written.
+"""A step of training: captions a second, compared with the way it is commonly written.
 
 python benchmarks/speed_training.py
 
-Ours are the models of the course, fed with features that are there already, as ``training.train``
-feeds them, in bfloat16 where the processor has units for it. References, with the same weights and
-the same loss: for the document's model, pictures that are read, decoded and run through the CNN
-again in each step, and a packed sequence; for attention, ``plain_attention``: the places projected
-again before every word, over a batch that shrinks. A batch of attention has four captions of each
-picture (``train --by-picture`` takes five, which do not divide 32): ours reads a picture's places
-once for all four, the reference once for each.
+Ours are the models of the course, fed with features computed beforehand, as ``training.train`` does
+it, in bfloat16 if the processor has units for it. The references have the same weights and the same
+loss. For the document's model, the reference reads and decodes the pictures and runs the CNN again
+in each step, and packs the sequences. For attention, the reference is ``plain_attention``, which
+projects the places again before every word, over a batch that shrinks. A batch of attention has
+four captions of each picture (``train --by-picture`` takes five, which do not divide 32): ours
+reads a picture's places once for all four, the reference once for each.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from convrnn_utils.training import teacher_forcing_loss
 
 
 def plain_document_loss(model: ConvRNN, pictures: Tensor, captions: Tensor) -> Tensor:
-    """The loss of ``teacher_forcing_loss``, the CNN run again and the captions packed.
+    """The loss of ``teacher_forcing_loss``, but with the CNN run again and the captions packed.
 
     Args:
         model: the document's model.
@@ -95,7 +95,7 @@ def batch_by_picture(
 
 
 def check(model: nn.Module, *losses: Callable[[], Tensor]) -> None:
-    """The losses agree to 1e-4, dropout left out."""
+    """Check that the losses, without dropout, agree to 1e-4."""
     model.eval()
     with torch.no_grad():
         first, second = (loss().item() for loss in losses)
@@ -143,8 +143,8 @@ def measure_document(photos: data.Split, rounds: int, size: int = 32) -> list[di
 def measure_epoch(photos: data.Split, rounds: int, size: int = 32, epochs: int = 10) -> list[dict]:
     """The row ``epoch_document``: seconds an epoch over ``photos``, in a training of ``epochs``.
 
-    Ours runs the CNN once, of which each epoch bears its part, and takes batches of captions of
-    similar length; the reference decodes the pictures and runs the CNN in every epoch, and takes
+    Ours runs the CNN once, and each epoch bears its share of that time; its batches have captions
+    of similar length. The reference decodes the pictures and runs the CNN in every epoch, and takes
     captions as they come.
     """
     model, vocabulary, _ = load_model(DOCUMENT_CAPTIONER)
@@ -188,7 +188,7 @@ def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[
     for size in sizes:
         chosen, captions = batch_by_picture(photos, vocabulary, size)
         inputs = grids[chosen]
-        repeated = inputs.repeat_interleave(size // len(chosen), dim=0)  # a picture a caption
+        repeated = inputs.repeat_interleave(size // len(chosen), dim=0)  # one picture per caption
         plain.load_state_dict(model.state_dict())
         plain.eval()
         fed = {"ours": (model, inputs, captions), "reference": (plain, repeated, captions)}
@@ -204,7 +204,7 @@ def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[
 
 
 def measure(rounds: int = 3) -> list[dict]:
-    """All rows; raises an ``AssertionError`` where two sides have different losses."""
+    """All rows; raises an ``AssertionError`` if two sides have different losses."""
     photos = data.load_split(data.photos(), "test")
     return [
         *measure_document(photos, rounds),

@@ -20,8 +20,8 @@ from convrnn_utils.env import device
 def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """The median time that each side takes, in seconds.
 
-    Every round runs each side once, so that whatever else the machine does affects all of them. A
-    round before the first is not counted.
+    Every round runs each side once, so that whatever else the machine does affects all sides. One
+    more round comes first and is not counted.
 
     Args:
         sides: what is timed, by name.
@@ -53,7 +53,8 @@ def machine(where: str | None = None) -> str:
     """The processor, how many threads torch uses on it, and torch's version.
 
     Args:
-        where: ``"cpu"`` for what runs on the CPU whatever else there is; without it a GPU is named.
+        where: ``"cpu"`` for what runs on the CPU even if there is a GPU; without it, the GPU, if
+            there is one, is named too.
     """
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
@@ -81,7 +82,7 @@ def row(name: str, ours: float, reference: float, unit: str, where: str | None =
 
 
 def merge(path: Path, rows: list[dict]) -> None:
-    """Put rows into a JSON list of rows, in place of those of the same names."""
+    """Put rows into the JSON list in a file; they replace rows of the same names."""
     kept = json.loads(path.read_text()) if path.exists() else []
     names = [record["name"] for record in rows]
     rows = [record for record in kept if record["name"] not in names] + rows
@@ -100,7 +101,7 @@ def table(rows: list[dict]) -> str:
 def command(description: str, measure: Callable[[], list[dict]]) -> None:
     """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--into", type=Path, help="a JSON list of rows that gets these")
+    parser.add_argument("--into", type=Path, help="add the rows to the JSON list in this file")
     options = parser.parse_args()
     rows = measure()
     print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")

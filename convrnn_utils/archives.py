@@ -15,7 +15,7 @@ from tqdm import tqdm
 from convrnn_utils.downloads import require_room
 
 MOST_BYTES = 60_000_000_000  # unpacked; the largest archive of the course, COCO's, has 19 GB
-HIGHEST_RATIO = 200  # of unpacked to packed: captions pack 5 to 1, pictures not at all
+HIGHEST_RATIO = 200  # of unpacked to packed size: captions shrink 5 to 1, pictures not at all
 
 
 @contextlib.contextmanager
@@ -29,7 +29,8 @@ def open_archive(path: Path, way_out: str, most_bytes: int = MOST_BYTES) -> Iter
         most_bytes: the most that it may hold when unpacked.
 
     Raises:
-        ValueError: it is refused; or the block raised one, to which the way out is added.
+        ValueError: the file is refused; or the ``with`` block raised a ``ValueError``, to whose
+            message the way out is added.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -41,11 +42,11 @@ def open_archive(path: Path, way_out: str, most_bytes: int = MOST_BYTES) -> Iter
         EOFError,
         KeyError,
         ValueError,
-        RuntimeError,  # wants a password, or is packed in a way that this Python cannot unpack
+        RuntimeError,  # it needs a password, or is packed in a way that this Python cannot unpack
         struct.error,
         OSError,
     ) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before byte 0
             raise  # the disk's fault, not the archive's
         path.unlink()
         reason = str(error).strip("'\"").rstrip(".")
@@ -81,7 +82,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _check_members(archive: zipfile.ZipFile, most_bytes: int) -> None:
-    """Raise a ``ValueError`` for an archive that would write elsewhere, or fill the disk."""
+    """Raise a ``ValueError`` if an archive would write outside its folder, or fill the disk."""
     members = archive.infolist()
     for member in members:
         _check_member(member)
@@ -108,7 +109,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _refuse_like_names(names: list[str]) -> None:
-    """Refuse names that some disks take for one: a file would silently replace another."""
+    """Refuse names that some disks treat as one: a file would silently replace another."""
     seen: dict[str, str] = {}
     for name in names:
         alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -47,7 +47,7 @@ def captions_of_beam(
     for ids, total, attention in zip(
         beams[0].tolist(), log_probabilities[0].tolist(), maps, strict=True
     ):
-        if total == -math.inf:  # there are not so many captions
+        if total == -math.inf:  # fewer captions exist than the beam is wide
             continue
         words = [vocabulary.words[word] for word in ids if word != PAD]
         written.append(Caption(words, attention[: len(words)], total))
@@ -58,11 +58,11 @@ def captions_of_beam(
 
 
 def words_about(words: Sequence[str]) -> list[tuple[str, str] | None]:
-    """For each word of a caption of a scene what it tells, and of which shape.
+    """For each word of a scene's caption: what it tells, and about which shape.
 
     ``("colour", "star")`` for "red" in "a small red star"; None for words that tell no size,
     colour, pattern or shape of a single thing with a named shape. An adjective belongs to the
-    noun that follows, with only adjectives between, otherwise to the noun before it.
+    noun after it if only adjectives stand between the two, and otherwise to the noun before it.
     """
     meanings = [LEXICON.get((word,), (None, None)) for word in words]
     found: list[tuple[str, str] | None] = [None] * len(words)
@@ -88,7 +88,8 @@ def words_about(words: Sequence[str]) -> list[tuple[str, str] | None]:
 def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, str, int]]:
     """The words that are about one thing of a scene: (place of the word, what it tells, thing).
 
-    Only shapes that exactly one thing of the scene has count: then it is certain which is meant.
+    A shape counts only if exactly one thing of the scene has it: then it is certain which thing is
+    meant.
     """
     shapes = [thing.shape for thing in scene.things]
     return [
@@ -99,12 +100,12 @@ def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, str, int
 
 
 def places_of(mask: numpy.ndarray, side: int, least: float = 0.0) -> numpy.ndarray:
-    """The places of a grid, side · side of True and False, that a thing touches.
+    """Which places of a grid a thing touches, as side · side of True and False.
 
     Args:
         mask: the thing's pixels, (H, H) of True and False.
         side: places in a row of the grid; H is a multiple of it.
-        least: share of a place's pixels of which the thing must cover more.
+        least: the thing must cover more than this share of a place's pixels.
     """
     return place_shares(mask, side) > least
 
@@ -192,7 +193,7 @@ def show_bars(
     """Bars in groups: a colour and a hatch for each kind of bar, its number above it.
 
     Args:
-        groups: by the name of a group, by the name of a bar, its height.
+        groups: the height of each bar, by the name of its group, then by its own name.
         label: what the height is.
         lines: heights to draw across all groups, by name.
     """
@@ -232,7 +233,7 @@ def attention_explorer(
     shown while the pointer is on it.
 
     Args:
-        write: gives the captions in the beam for a picture, best first.
+        write: gives, for a picture, the captions in the beam, best first.
         pictures: the files to choose from, by name.
     """
     caption = ipywidgets.Dropdown(description="caption")

@@ -37,7 +37,7 @@ class WordSearch:
         self._texts = [[_spaced(caption) for caption in captions] for captions in split.captions]
 
     def frequent_words(self, count: int) -> list[str]:
-        """The most frequent words, the most frequent first."""
+        """The ``count`` most frequent words, starting with the most frequent."""
         counts = Counter(word for texts in self._texts for text in texts for word in text.split())
         return [word for word, _ in counts.most_common(count)]
 
@@ -58,7 +58,7 @@ def _spaced(text: str) -> str:
 
 
 def split_at_words(caption: str, words: str) -> list[str]:
-    """A caption in pieces: those at odd places are ``words``, as they are written in it."""
+    """Split a caption at ``words``: the pieces at odd indices are the words as written in it."""
     parts = tokenize(words)
     if not parts:
         return [caption]
@@ -70,7 +70,7 @@ def split_at_words(caption: str, words: str) -> list[str]:
 
 
 def show_captions(split, rows: Sequence[int]) -> Figure:
-    """Pictures of a split side by side, under each all its captions.
+    """Pictures of a split side by side, each with all its captions under it.
 
     Args:
         split: what ``data.load_split`` returns.
@@ -90,12 +90,12 @@ def show_captions(split, rows: Sequence[int]) -> Figure:
 
 
 def show_word(search: WordSearch, words: str, count: int = 4) -> Figure:
-    """Pictures out of all whose captions have the words, with one such caption, the words bold.
+    """Some of the pictures whose captions have the words: each with one caption, words bold.
 
     Args:
         search: of the split to look in.
         words: one word, or several in a row.
-        count: pictures shown, at even distances among all that were found.
+        count: number of pictures shown, spread evenly over all that were found.
 
     Raises:
         ValueError: no caption has the words.
@@ -202,7 +202,7 @@ def vocabulary_growth(words: dict[str, Sequence[str]]) -> Figure:
 
 
 def word_clouds(offsets: dict[str, Sequence[tuple[float, float]]], columns: int = 4) -> Figure:
-    """Where the first thing is as seen from the second, for each word that relates the two.
+    """Where the first thing lies relative to the second, for each word that relates the two.
 
     Args:
         offsets: (x, y) of first minus second in pixels, y down as in a picture, by word.
@@ -249,7 +249,7 @@ def show_padding(batches: dict[str, Sequence]) -> Figure:
 
 
 def show_combinations(counts: dict[str, Counter], rows: Sequence, columns: Sequence) -> Figure:
-    """How often each pair comes, a table of colours for each split; a cross where it never does.
+    """How often each pair occurs, a heat map for each split; a cross if it never occurs.
 
     Args:
         counts: how often each (row, column) occurs, by the name of the split.
@@ -328,7 +328,7 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
 
 
 def _card(path: Path, captions: list[str], words: str) -> str:
-    """A picture with its captions as HTML; nothing of a caption is taken for a tag."""
+    """A picture with its captions as HTML; the text of a caption is never taken for a tag."""
     lines = []
     for caption in captions:
         pieces = [html.escape(piece) for piece in split_at_words(caption, words)]

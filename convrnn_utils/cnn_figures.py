@@ -55,7 +55,7 @@ def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | Non
 
 
 def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
-    """The product W x + b, with every number of the matrix written where it is not zero.
+    """The product W x + b, with its numbers written in; zeros of the matrix are left blank.
 
     Args:
         matrix: W, (M, N).
@@ -109,13 +109,13 @@ def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.
 
 
 def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> Figure:
-    """How strongly each pixel acts on the output in the middle, one panel a layer.
+    """How strongly each pixel affects the output in the middle, one panel per layer.
 
-    A solid line frames all pixels that act at all.
+    A solid line frames all pixels that affect it at all.
 
     Args:
         sensitivities: (H, W), not negative, by title; shown by their square root.
-        sides: of the dashed squares, in pixels, each around the sensitivity's centre of mass.
+        sides: of the dashed squares, in pixels; each lies around a sensitivity's centre of mass.
     """
     count = len(sensitivities)
     figure, axes = plt.subplots(1, count, figsize=(2.3 * count, 2.7), squeeze=False)
@@ -124,7 +124,7 @@ def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> F
         rows, columns = (torch.arange(size) for size in reach.shape)
         middle = (reach.sum(dim=1) @ rows.float(), reach.sum(dim=0) @ columns.float())
         top, left = ((each / reach.sum()).item() - side / 2 + 0.5 for each in middle)
-        # on the page and where the panel is bright, white alone could not be seen
+        # white alone could not be seen on the page or on the bright parts of a panel
         line = {"lw": 1.8, "path_effects": [withStroke(linewidth=3.6, foreground="black")]}
         _frame(axis, top, left, side, side, ls="--", **line)
         reached = (reach > 0).nonzero()
@@ -136,7 +136,7 @@ def show_reach(sensitivities: Mapping[str, Tensor], sides: Sequence[float]) -> F
 
 
 def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], depths) -> Figure:
-    """Accuracy of linear probes against depth, one panel a question.
+    """Accuracy of linear probes against depth, one panel per question.
 
     Args:
         scores: by question, then by line: accuracies (splits, depths) in 0..1.
@@ -165,7 +165,7 @@ def show_probes(scores: Mapping[str, Mapping], chances: Mapping[str, float], dep
 
 
 def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figure:
-    """A picture in cells, and for places of the grid how sensitive each is to every pixel.
+    """A picture divided into cells, and maps of how sensitive places are to every pixel.
 
     Args:
         picture: what is looked at, an image of PIL or an array of bytes, square.
@@ -183,7 +183,7 @@ def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figur
 
 
 def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figure:
-    """How similar each place of a grid is to a chosen one: a map for each, the number in each cell.
+    """How similar each place of a grid is to chosen ones: a map for each of these, with numbers.
 
     Args:
         picture: what is looked at, an image of PIL or an array of bytes, square.
@@ -226,7 +226,7 @@ def _leave_bare(axis) -> None:
 
 
 def _beside_picture(picture, grid: int, count: int) -> tuple[Figure, numpy.ndarray]:
-    """A figure with the picture in cells on the left; it, and the empty axes beside it."""
+    """A figure with the picture, divided into cells, on the left, and the empty axes beside it."""
     figure, axes = plt.subplots(1, 1 + count, figsize=(2.3 * (1 + count), 2.6))
     pixels = numpy.asarray(picture)
     for axis in axes:
@@ -258,8 +258,8 @@ def kernel_response(picture: Image.Image, kernel, bias: float = 0.0, relu: bool 
 def response_pixels(response: Tensor) -> numpy.ndarray:
     """A response as a picture (H, W, 3) of bytes.
 
-    In grey from 0 to 1 where nothing is negative; else orange below zero, white at zero and purple
-    above it, where the strongest hundredth of all places has the full colour.
+    In grey from 0 to 1 if nothing is negative; otherwise orange below zero, white at zero and
+    purple above it, with the full colour for the strongest hundredth of all places.
     """
     if response.min() >= 0:
         grey = response / max(1.0, response.max().item())
@@ -350,7 +350,7 @@ def layer_explorer(
         if name not in known:
             known[name] = layers(pictures[name])
         maps = known[name][layer.value]
-        channel.max = len(maps) - 1  # where the channel is now too large this moves it
+        channel.max = len(maps) - 1  # this moves the channel if its number is now too large
         response = maps[channel.value]
         height, width = response.shape
         row, column = (1 + place for place in divmod(response.argmax().item(), width))
@@ -382,7 +382,7 @@ def _small(picture: Image.Image) -> Image.Image:
 
 
 def _side_by_side(pictures: Mapping[str, numpy.ndarray]) -> str:
-    """Pictures (H, W, 3) of bytes in a row as HTML, the text under each also said for it."""
+    """Pictures (H, W, 3) of bytes in a row as HTML; the text under each is also its description."""
     figures = []
     for text, pixels in pictures.items():
         style = "width:100%;image-rendering:pixelated"

@@ -1,4 +1,4 @@
-"""COCO, 2014 with Karpathy's split or 2017: downloaded, unpacked, and dealt into our splits."""
+"""COCO, 2014 with Karpathy's split or 2017: downloaded, unpacked, and divided into our splits."""
 
 import json
 import os
@@ -15,7 +15,8 @@ PICTURES_ADDRESS = "http://images.cocodataset.org/zips"
 ANNOTATIONS_ADDRESS = "http://images.cocodataset.org/annotations"
 KARPATHY_ADDRESS = "https://cs.stanford.edu/people/karpathy/deepimagesent"
 
-# Sizes as the servers give them; sums as torchvision 0.13 has them in prototype/datasets/coco.py.
+# Sizes are those that the servers give; checksums are from torchvision 0.13's
+# prototype/datasets/coco.py.
 ARCHIVES = {
     "train2014.zip": {
         "address": PICTURES_ADDRESS,
@@ -48,7 +49,7 @@ ARCHIVES = {
         "sha256": "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
     },
 }
-# What is made of each archive: a folder of pictures, or the files named.
+# What each archive is unpacked into: a folder of pictures, or the files named.
 PICTURES = {2014: ("train2014", "val2014"), 2017: ("train2017", "val2017")}
 TEXTS = {
     2014: ("caption_datasets.zip", ["dataset_coco.json"]),
@@ -62,7 +63,7 @@ TEXTS = {
 def coco(year: int = 2014, address: str | Sequence[str] | None = None) -> Path:
     """COCO, ``data/coco2014`` or ``data/coco2017``: downloaded at the first call, 20 GB each.
 
-    What is there already is not fetched again, so that files of your own can be put there:
+    Files that are there already are not fetched again, so you can put your own copies there:
 
     - 2014: ``images/train2014/``, ``images/val2014/`` and Karpathy's ``dataset_coco.json``,
       whose split is used (``restval`` counts as training, as is usual);
@@ -76,7 +77,8 @@ def coco(year: int = 2014, address: str | Sequence[str] | None = None) -> Path:
     Args:
         year: 2014 or 2017.
         address: where the archives lie instead, or several such places, tried in turn; without
-            it the environment variable ``CONVRNN_COCO``, without that the public addresses.
+            it what the environment variable ``CONVRNN_COCO`` says, and if that is not set, the
+            public addresses.
 
     Raises:
         ConnectionError: an archive could not be fetched.
@@ -131,7 +133,7 @@ def _archive(archives: Path, name: str, address: str | Sequence[str] | None):
 
 
 def _karpathy_splits(folder: Path) -> dict[str, list[dict]]:
-    """The splits of ``dataset_coco.json``, ``restval`` taken as training."""
+    """The splits of ``dataset_coco.json``, with ``restval`` counted as training."""
     path = folder / "dataset_coco.json"
     splits: dict[str, list[dict]] = {"train": [], "val": [], "test": []}
     try:

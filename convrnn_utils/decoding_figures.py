@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 from convrnn_utils.plots import LINES, PALETTE, html_image
 from convrnn_utils.widgets import Explorer, picture_html, row_of, turning_buttons, unobserved
 
-BESIDE = "flex:none;align-self:flex-start"  # a picture beside text that keeps its shape
+BESIDE = "flex:none;align-self:flex-start"  # for a picture beside text: it keeps its shape
 
 
 class Candidate(NamedTuple):
     """One continuation that a beam search considered.
 
     Attributes:
-        parent: its place among the beginnings kept at the step before (0 at the first step).
-        word: the word added; empty where the caption had ended before.
+        parent: the place of the beginning it continues, among those kept at the step before (0 at
+            the first step).
+        word: the word added; empty if the caption had already ended.
         log_probability: of the whole beginning, in nats.
         kept: whether it stays in the beam.
     """
@@ -76,7 +77,7 @@ def show_beam_tree(steps: Sequence[Sequence[Candidate]], until: int | None = Non
 
     Args:
         steps: the candidates of each step, the kept ones first and in the order of the beam.
-        until: the number of steps drawn; without it all.
+        until: the number of steps drawn; by default all.
 
     The way to the best beginning of the last step drawn is marked by thick lines.
     """
@@ -114,7 +115,7 @@ def _box(colour, face, bold: bool) -> dict:
 
 
 def best_path(steps: Sequence[Sequence[Candidate]]) -> list[int]:
-    """The place, at each step, of what leads to the most probable beginning of the last step."""
+    """The path to the most probable beginning of the last step, as a place for each step."""
     if not steps:
         return []
     last = range(len(steps[-1]))
@@ -122,7 +123,7 @@ def best_path(steps: Sequence[Sequence[Candidate]]) -> list[int]:
 
 
 def _path_to(steps: Sequence[Sequence[Candidate]], place: int) -> list[int]:
-    """The place, at each step, of what leads to a place of the last step."""
+    """The path to the beginning at a place of the last step, as a place for each step."""
     places = [place]
     for candidates in reversed(steps[1:]):
         places.insert(0, candidates[places[0]].parent)
@@ -135,8 +136,8 @@ def show_distributions(
     """Probabilities of words, panels side by side; words that cannot be drawn are hatched.
 
     Args:
-        panels: by title, the probability with which each word is drawn, and of words that were
-            cut off the probability that they had before.
+        panels: by title, two mappings: the probability with which each word is drawn; and, for
+            words that were cut off, the probability that they had before.
     """
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.6 * len(panels) + 0.4, 3.3), sharex=True, squeeze=False
@@ -186,7 +187,7 @@ def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_lab
     """Curves, panels side by side, each curve with a marker of its own.
 
     Args:
-        panels: by what the vertical axis shows, by the name of a curve, y by x.
+        panels: y by x, for each label of a vertical axis, then for each name of a curve.
         x_label: what the horizontal axis shows; its ticks are the x that are there.
     """
     count = len(panels)
@@ -208,8 +209,8 @@ def show_intervals(panels: Mapping[str, Mapping[str, tuple[float, float, float]]
     """Points with intervals, one row each, panels side by side.
 
     Args:
-        panels: by what the horizontal axis shows, by the name of a row: the point, the lower and
-            the upper end.
+        panels: for each label of a horizontal axis, then for each name of a row: the point, and
+            the lower and the upper end of its interval.
     """
     rows = max(len(panel) for panel in panels.values())
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
@@ -237,13 +238,13 @@ def loss_explorer(
     paths: Sequence[Path],
     captions: Sequence[Sequence[str]],
 ) -> Explorer:
-    """What each word of a caption costs; for captions of the data set or typed by the reader.
+    """Show the loss of each word of a caption, from the data set or typed by the reader.
 
     Args:
         judge: ``judge(row, caption)`` gives the words of a caption of picture ``row`` up to
             ``<end>``.
         paths: the pictures.
-        captions: those of each picture; they are offered, and any other can be typed.
+        captions: those of each picture; they are offered, and any other caption can be typed.
     """
     names = [f"{row + 1}: {path.stem}" for row, path in enumerate(paths)]
     picture = ipywidgets.Dropdown(options=names, description="picture")

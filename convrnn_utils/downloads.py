@@ -1,7 +1,7 @@
-"""Downloads that go on where they broke off, and end with the right bytes or with none.
+"""Downloads that resume where they broke off, and end with the right bytes or with none.
 
-pooch and torchvision begin a broken download again from its first byte, which for 20 GB on a train
-means never; hence this.
+pooch and torchvision begin a broken download again from its first byte. Over the connection of a
+train, 20 GB would then never arrive; hence this module.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from convrnn_utils.files import flush_to_disk, nearest_folder
 
-ATTEMPTS = 5  # in a row without one more byte, before an address is given up
+ATTEMPTS = 5  # in a row that bring no further byte, before an address is given up
 FIRST_PAUSE = 1.0  # seconds before the second attempt; each pause is twice the one before
 LONGEST_PAUSE = 60.0
 SILENCE = 30.0  # seconds without a byte before a connection is given up
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # answers that may be different in a moment
-CHUNK = 1 << 14  # bytes; of a connection that breaks off, those of the last chunk are lost
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # status codes after which trying again may help
+CHUNK = 1 << 14  # bytes; when a connection breaks off, its unfinished last chunk is lost
 
 
 class _Refused(Exception):
@@ -38,20 +38,20 @@ def download(
 ) -> Path:
     """Fetch a file over HTTP; the addresses are tried in turn until one gives it.
 
-    What has arrived is kept in ``PATH.part`` when a connection breaks off, or the reader
-    interrupts; the same call goes on from there, if the server can and its file is still the same.
-    ``path`` itself is only ever the whole file, and is not fetched again where it exists.
+    When a connection breaks off, or the user interrupts, what has arrived is kept in ``PATH.part``.
+    The same call resumes from there, if the server can do that and its file has not changed.
+    ``path`` itself only ever holds the whole file, and is not fetched again if it exists.
 
     Args:
-        addresses: of the same file.
+        addresses: where the same file can be fetched.
         path: where to put it.
         size: in bytes, if it is known; another size is refused.
-        sha256: of the file, if it is known; another sum is refused.
+        sha256: of the file, if it is known; another checksum is refused.
 
     Raises:
-        ConnectionError: no address gave the file; the message says why of each.
-        ValueError: what arrived is not the file with this sum or size; it was removed.
-        OSError: there is not enough room on the disk, found out before the first byte.
+        ConnectionError: no address gave the file; the message gives the reason for each.
+        ValueError: what arrived does not have this checksum or size; it was removed.
+        OSError: there is not enough room on the disk; this is checked before the first byte.
     """
     path = Path(path)
     if path.exists():
@@ -83,17 +83,17 @@ def download_released(
     call: str,
     variable: str,
 ) -> Path:
-    """Fetch one file of a public release, from there or from elsewhere.
+    """Fetch one file of a public release, from its public address or from another.
 
     Args:
         name: of the file.
         release: ``"address"``, ``"bytes"`` and ``"sha256"`` (or None) of the file.
         folder: where to put it.
-        address: one or several places that have it; without any, the public one. Only there the
-            size must be that of the release: others may have packed it anew, with smaller
-            pictures.
-        call, variable: what to call again, and the environment variable that takes an address,
-            for the messages.
+        address: one or several places that have the file; by default the public one. Only a file
+            from the public address must have the size in ``release``: elsewhere it may have been
+            packed anew, with smaller pictures.
+        call, variable: named in error messages: the call to make again, and the environment
+            variable that takes an address.
 
     Raises:
         ConnectionError, ValueError, OSError: see ``download``.
@@ -112,12 +112,12 @@ def download_released(
 
 
 def fetched(names: Iterable[str], folder: Path) -> int:
-    """How many bytes of the files of these names are in a folder already."""
+    """How many bytes of the named files a folder has already, unfinished downloads included."""
     return sum(_length(folder / f"{name}{end}") for name in names for end in ("", ".part"))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
-    """Raise an ``OSError`` in words where a disk has less than ``needed`` bytes free."""
+    """Raise an ``OSError`` that says what to do if a disk has less than ``needed`` bytes free."""
     free = shutil.disk_usage(nearest_folder(folder)).free
     if free < needed:
         raise OSError(
@@ -151,7 +151,7 @@ def _fetch(address: str, part: Path, size: int | None) -> None:
 
 
 class _Transient(Exception):
-    """This attempt failed, and the next may not; the server may have asked for a pause."""
+    """This attempt failed, but the next may succeed; the server may have asked for a pause."""
 
     def __init__(self, reason: str, pause: float = 0):
         super().__init__(reason)
@@ -159,9 +159,9 @@ class _Transient(Exception):
 
 
 def _attempt(address: str, part: Path, size: int | None) -> None:
-    """One request: for the rest of the file if that can be, else for all of it."""
+    """Make one request: for the rest of the file if that is possible, else for all of it."""
     have, known = _length(part), _read_state(part)
-    if have and have == known.get("total"):  # stopped between the last byte and the new name
+    if have and have == known.get("total"):  # stopped after the last byte, before the renaming
         return
     headers = {"Accept-Encoding": "identity"}
     if have and known.get("address") == address and known.get("version"):
@@ -236,7 +236,7 @@ def _same(response, have: int, known: dict, version: str | None, total: int | No
 
 
 def _strong(version: str | None) -> str | None:
-    """What can be compared byte for byte: a weak ETag only promises a like meaning."""
+    """The version, or None for a weak ETag, which only promises equivalent content, not bytes."""
     return None if version is None or version.startswith("W/") else version
 
 
@@ -276,7 +276,7 @@ def _length(path: Path) -> int:
 
 
 def _state_of(part: Path) -> Path:
-    """The file that says what ``part`` is a part of."""
+    """The file that records the address, version and full size of what ``part`` is a part of."""
     return part.with_name(f"{part.name}.json")
 
 

@@ -10,8 +10,9 @@ import torch
 
 PROFILES = ("smoke", "laptop", "gpu")
 
-# GPUs from Ampere on would round what convolutions and LSTMs multiply to 10 bits (TF32): too coarse
-# for the equalities that notebooks check to 1e-5, and features would differ from those of a CPU.
+# By default, GPUs from Ampere on round the numbers that convolutions and LSTMs multiply to 10 bits
+# (TF32). That is too coarse for the equalities that notebooks check to 1e-5, and makes the features
+# differ from those of a CPU.
 torch.backends.cudnn.allow_tf32 = False
 
 
@@ -39,14 +40,14 @@ def device() -> torch.device:
 
 
 def has_bfloat16(where: torch.device) -> bool:
-    """Whether mixed precision pays there: devices with units for matrices of bfloat16.
+    """Whether mixed precision pays on a device: if it has units for matrices of bfloat16.
 
     CUDA devices from Ampere on have them, and CPUs with AMX (Intel's Xeon from 2023 on) or with
     AVX-512 for bfloat16 (AMD's from Zen 4, 2022, on).
     """
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch has no public function for this, and may rename these one day
+    # torch has no public function for this, and may rename these private ones one day
     questions = (f"_is_{units}_supported" for units in ("amx_tile", "avx512_bf16"))
     return where.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
 
@@ -54,8 +55,8 @@ def has_bfloat16(where: torch.device) -> bool:
 def profile() -> str:
     """The name of the profile: ``smoke``, ``laptop`` or ``gpu``.
 
-    The environment variable ``CONVRNN_PROFILE`` decides where it is set; without it a CUDA
-    device means ``gpu`` and anything else ``laptop``.
+    The environment variable ``CONVRNN_PROFILE`` decides if it is set; without it, a CUDA device
+    means ``gpu`` and anything else ``laptop``.
 
     Raises:
         ValueError: ``CONVRNN_PROFILE`` names no profile.
@@ -78,12 +79,12 @@ def pick(*, smoke, laptop, gpu):
 
 
 def check_shape(tensor, *sizes):
-    """Return ``tensor`` if it has the shape ``sizes``; a shape said is a shape checked.
+    """Return ``tensor`` if it has the shape ``sizes``, and raise an error if it has not.
 
     Args:
         tensor: anything with a ``shape``.
         sizes: one entry per dimension: a number that must match, or a name such as ``"B"``, which
-            stands for any size, but for the same one wherever the name is repeated.
+            stands for any size, but for the same size wherever the name is repeated.
 
     Raises:
         ValueError: the shape differs; the message shows both.

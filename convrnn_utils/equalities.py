@@ -1,4 +1,4 @@
-"""The equalities that a notebook claims, each checked where it is claimed and listed at its end."""
+"""The equalities that a notebook claims: checked where they are claimed, listed at the end."""
 
 import torch
 
@@ -18,7 +18,7 @@ class Equalities:
             tolerance: the largest absolute difference that still counts as equal.
 
         Raises:
-            ValueError: the shapes differ, or the values do by more than ``tolerance``.
+            ValueError: the shapes differ, or the values differ by more than ``tolerance``.
         """
         # on the CPU, since the GPUs of Apple have no float64
         here, there = (torch.as_tensor(side).detach().cpu().double() for side in (here, there))

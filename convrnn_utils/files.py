@@ -17,18 +17,19 @@ from filelock import FileLock, Timeout
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools.coco import COCO
 
-# Those that cameras and the web use; Pillow reads others, one of them with the help of Ghostscript.
+# The formats of cameras and the web; Pillow also reads others, one of them with Ghostscript's help.
 Image.init()
 PICTURE_FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"} & Image.OPEN.keys()
-ABANDONED = 3600  # seconds without a change after which an unfinished file is nobody's
+ABANDONED = 3600  # seconds without a change after which an unfinished file counts as left behind
 
 
 @contextlib.contextmanager
 def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """A name to write a file or folder to, which becomes ``path`` when all has gone well.
+    """Give a temporary name to write a file or folder to; when all has gone well, rename it.
 
-    Where something fails, what was written is removed, and ``path`` is as it was. What is renamed
-    is on the disk by then, so that not even a power cut leaves half of it under its name.
+    The new name is ``path``. If something fails, what was written is removed, and ``path`` stays as
+    it was. Everything is on the disk before the renaming, so that not even a power cut can leave
+    half a file or folder under the name ``path``.
 
     Args:
         path: what to write, or to replace.
@@ -57,8 +58,8 @@ def complete_or_absent(path: Path, previous: Path | None = None) -> Iterator[Pat
 def locked(path: Path) -> Iterator[None]:
     """Wait until no other program is making the file or folder ``path``, and keep others waiting.
 
-    What a killed program has left unfinished is removed. The lock ends with its process, however
-    that ends; its empty file stays.
+    Whatever a killed program has left unfinished is removed. The lock is released when the process
+    that holds it ends, however it ends; the empty lock file stays.
     """
     path = Path(path)
     _make_writable(path.parent)
@@ -70,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
         lock.acquire()
     try:
         _remove_unfinished(path)
-        for left in list(path.rglob(".*.unfinished")):  # of files in a folder
+        for left in list(path.rglob(".*.unfinished")):  # of files inside the folder
             _remove(left)
         yield
     finally:
@@ -78,7 +79,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _make_writable(folder: Path) -> None:
-    """Make a folder, and say what to do where nothing can be written to it."""
+    """Make a folder; if nothing can be written to it, raise an error that says what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         refused = not os.access(folder, os.W_OK)
@@ -107,7 +108,7 @@ def _flush_names(folder: Path) -> None:
     """Wait until new names in a folder have reached the disk; Windows sees to that itself."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some network disks cannot
+        with contextlib.suppress(OSError):  # some network disks cannot do this
             os.fsync(descriptor)
         os.close(descriptor)
 
@@ -115,7 +116,7 @@ def _flush_names(folder: Path) -> None:
 def _remove_unfinished(path: Path, older_than: float = 0) -> None:
     """Remove what killed processes have left unfinished of ``path``."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
-        with contextlib.suppress(OSError):  # another process has just done it
+        with contextlib.suppress(OSError):  # another process has just removed it
             if time.time() - left.stat().st_mtime >= older_than:
                 _remove(left)
 
@@ -134,7 +135,7 @@ def nearest_folder(path: Path) -> Path:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The picture in a file (of an animation, the first), as ``upright_rgb`` makes it.
+    """Return the picture in a file, or the first of an animation, made RGB by ``upright_rgb``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -146,7 +147,7 @@ def read_image(path: Path) -> Image.Image:
             return upright_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}; check its name.") from None
-    except Exception as error:  # Pillow's readers let out almost any, where bytes are damaged
+    except Exception as error:  # damaged bytes make Pillow's readers raise almost anything
         if isinstance(error, IsADirectoryError | PermissionError) and Path(path).is_dir():
             reason = "it is a folder; name the pictures in it"
         elif isinstance(error, UnidentifiedImageError):
@@ -159,7 +160,7 @@ def read_image(path: Path) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB, 0 to 255, turned as its EXIF data say.
 
-    Grey of 16 bits is scaled down; what is transparent is shown on white.
+    16-bit grey is scaled down to 8 bits; transparent parts are shown on white.
 
     Raises:
         ValueError: the range of its values is not known.
@@ -179,7 +180,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_captions(folder: Path, split: str) -> COCO:
-    """``captions_SPLIT.json`` of a data set through pycocotools, without what that prints.
+    """Read ``captions_SPLIT.json`` of a data set with pycocotools, without its printed messages.
 
     Raises:
         FileNotFoundError: there is no such split; the message lists those that exist.
@@ -231,7 +232,7 @@ def _check_captions(images: list[dict], annotations: list[dict]) -> None:
 
 
 def one_line(caption: str) -> str:
-    """A caption without control characters and halves of letters, which other programs choke on."""
+    """A caption without control characters and lone surrogates, which other programs choke on."""
     if caption.isprintable():
         return caption
     strange = {"Cc", "Cs", "Zl", "Zp"}
@@ -244,7 +245,7 @@ def write_captions(folder: Path, split: str, records: list[dict]) -> None:
 
     Args:
         folder: the data set's folder.
-        records: one per picture: ``{"id", "file_name", "captions": [...]}`` and what else is known.
+        records: one per picture: ``{"id", "file_name", "captions": [...]}`` and any other fields.
     """
     images = [{k: v for k, v in record.items() if k != "captions"} for record in records]
     captions = ((record["id"], text) for record in records for text in record["captions"])

@@ -68,7 +68,7 @@ def host() -> str | None:
 
 
 def requirements() -> dict[str, str]:
-    """The least version of each package of the course, by its name, from requirements.txt."""
+    """The minimum version of each package of the course, by its name, from requirements.txt."""
     text = REQUIREMENTS.read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)>=([\d.]+)", text, re.MULTILINE))
 
@@ -101,7 +101,7 @@ def install(names: list[str]) -> None:
         pins = [
             f"{name}=={version}\n"
             for name, version in installed_versions().items()
-            if VERSION.fullmatch(version)  # pip refuses a file with any other, as some have
+            if VERSION.fullmatch(version)  # some have other forms, and pip refuses such a file
         ]
         constraints.write_text("".join(pins), encoding="utf-8")
         least = requirements()

@@ -1,11 +1,11 @@
 """What people thought of captions, and how well the metrics agree with them.
 
-Flickr8k comes with judgements of captions that people wrote, most of them for other photographs:
-``expert_judgements`` and ``crowd_judgements`` read them, ``agreement`` compares a metric with
-them as the literature does, by Kendall's tau.
+Flickr8k comes with people's judgements of captions; most of these captions were written, also by
+people, for other photographs. ``expert_judgements`` and ``crowd_judgements`` read the judgements,
+and ``agreement`` compares a metric with them by Kendall's tau, as the literature does.
 
-Sources: Hodosh, Young & Hockenmaier, JAIR 47 (2013), doi:10.1613/jair.3994; the way to compare,
-Anderson et al., arXiv:1607.08822, as Hessel et al., arXiv:2104.08718, appendix A, describe it.
+Sources: Hodosh, Young & Hockenmaier, JAIR 47 (2013), doi:10.1613/jair.3994. The comparison is that
+of Anderson et al., arXiv:1607.08822, as described by Hessel et al., arXiv:2104.08718, appendix A.
 """
 
 import itertools
@@ -26,7 +26,7 @@ class Judgement:
     Attributes:
         picture: the picture's file name.
         caption: the caption judged.
-        references: captions of the picture, to score the caption against; never itself.
+        references: captions of the picture to score this caption against; it is never one of them.
         scores: one per judgement; higher is better.
     """
 
@@ -87,12 +87,12 @@ def agreement(
 ) -> dict[str, float]:
     """Kendall's tau of each metric of ``metrics.score_each`` with people's scores.
 
-    Every score of a caption counts as one case, and for CIDEr as one document.
+    Every score of a caption counts as a case of its own, and for CIDEr as a document of its own.
 
     Args:
         judgements: what ``expert_judgements`` or ``crowd_judgements`` returns.
         variant: of tau: ``"b"`` or ``"c"``.
-        meteor: whether METEOR is computed, too; without it a fifth of the time is enough.
+        meteor: whether METEOR is computed, too; without it, this takes a fifth of the time.
     """
     cases = [(judgement, score) for judgement in judgements for score in judgement.scores]
     scores = metrics.score_each(
@@ -109,12 +109,13 @@ def kendall_tau(values: Sequence[float], levels: Sequence[float], variant: str =
 
     P counts the pairs of cases that both sides put in the same order, Q those in opposite order;
     pairs equal on either side count for neither. tau-b is (P − Q) / √((A − T)(A − U)), where A is
-    the number of all pairs and T and U those equal on the one and on the other side; tau-c is
-    2 (P − Q) / (N² (m − 1) / m), where m is the smaller number of different values.
+    the number of all pairs, T that of the pairs equal on one side, and U that of the pairs equal on
+    the other; tau-c is 2 (P − Q) / (N² (m − 1) / m), where m is the number of different values on
+    the side that has fewer.
 
     Args:
         values: one side.
-        levels: the other side; the time grows with the square of the number of different ones.
+        levels: the other side; the time grows with the square of the number of different levels.
         variant: ``"b"`` or ``"c"``.
 
     Raises:

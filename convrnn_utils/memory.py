@@ -7,10 +7,10 @@ def keep_freed_memory() -> None:
     """Let the C library keep the memory that torch frees, instead of giving it back each time.
 
     By default glibc returns every large block to the system, which clears it again page by page
-    at the next allocation; for a CNN on a CPU that can take longer than the arithmetic. Where the
-    C library is another one, nothing happens.
+    at the next allocation; for a CNN on a CPU that can take longer than the arithmetic. With any
+    other C library, nothing happens.
     """
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the numbers of malloc.h
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # constants of malloc.h
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):

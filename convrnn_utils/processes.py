@@ -54,7 +54,7 @@ def wait_for_all() -> None:
 
 @contextlib.contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process does what is in the block, then the others, who find it done."""
+    """Let the first process run the ``with`` block, then the others, which find the work done."""
     if rank() > 0:
         wait_for_all()
     yield
@@ -71,7 +71,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def gathered(own: list) -> list:
-    """What all processes have made of their ``share``, in the order of the shared items."""
+    """The results of all processes for their ``share``, in the order of the shared items."""
     if count() == 1:
         return own
     parts: list = [None] * count()

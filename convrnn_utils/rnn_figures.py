@@ -74,8 +74,8 @@ def show_curves(
     """Curves against the step, panels side by side; each curve has its colour, marker and line.
 
     Args:
-        panels: by the title of a panel, by the name of a curve, its values. The vertical axis is
-            logarithmic, so zero is left out.
+        panels: the values of each curve, by the title of its panel, then by its name. The vertical
+            axis is logarithmic, so zero is left out.
         x_label, y_label: what the axes show.
         first: the step that belongs to the first value.
     """
@@ -106,13 +106,13 @@ def show_curves(
 def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[str] = ()) -> Figure:
     """Gates over time: above, one row of colour per unit; below, the mean over the units.
 
-    The units of a symmetric panel have both signs, which cancel in a mean: there the mean is that
-    of the absolute values.
+    In a symmetric panel, positive and negative values would cancel in a mean: there, the mean of
+    the absolute values is shown.
 
     Args:
         panels: by name, the values (T, H) of a gate or a state.
         marked: the step, counted from 1, that a line marks.
-        symmetric: names of panels whose values may be negative: −1 to 1 in place of 0 to 1.
+        symmetric: names of panels whose values may be negative: from −1 to 1, not from 0 to 1.
     """
     figure, axes = plt.subplots(
         2, len(panels), figsize=(2.9 * len(panels) + 0.6, 4.4), squeeze=False, sharex=True,
@@ -145,8 +145,8 @@ def show_accuracies(
     """Accuracy against length, a panel per kind of cell: mean over seeds, bar from worst to best.
 
     Args:
-        results: by the name of a model, by length, one accuracy per seed. Models whose names are
-            the same up to the first comma share a panel.
+        results: one accuracy per seed, by the name of a model, then by length. Models whose names
+            are the same up to the first comma share a panel.
         chance: the accuracy of guessing, drawn as a line.
         y_label: what the vertical axis shows.
     """
@@ -234,7 +234,7 @@ def gradient_explorer(norms: Callable[[float, int, str, float], Sequence[float]]
 
     Args:
         norms: ``norms(radius, length, g, scale)`` gives ‖∂s(t)/∂s(0)‖ for t = 1 … length; g is
-            "linear" or "tanh", scale the deviation of the inputs.
+            "linear" or "tanh", scale the standard deviation of the inputs.
     """
     options = {"continuous_update": False, "style": {"description_width": "8em"}}
     radius = ipywidgets.FloatSlider(

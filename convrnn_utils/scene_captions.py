@@ -84,7 +84,7 @@ def _articles(caption: str) -> str:
 
 
 def _word(random: RandomState, words: tuple[str, ...]) -> str:
-    """The usual word more often than its synonyms."""
+    """One of the words: the first, the usual one, more often than its synonyms."""
     return words[0] if chance(random, 0.55) else choose(random, words)
 
 
@@ -101,7 +101,7 @@ def _facts(random: RandomState, thing: Thing) -> dict[str, str]:
 
 
 def _noun(random: RandomState, shape: str | None, facts: dict[str, str], many: bool = False) -> str:
-    """A noun with adjectives, as "little red stars with stripes", and no article."""
+    """A noun with adjectives but no article, such as "little red stars with stripes"."""
     noun = _word(random, SHAPE_WORDS[shape] if shape else THING_WORDS)
     noun = plural(noun) if many else noun
     sizes = [_word(random, SIZE_WORDS[facts["size"]])] if "size" in facts else []
@@ -117,14 +117,14 @@ def _noun(random: RandomState, shape: str | None, facts: dict[str, str], many: b
 
 
 def _only(scene: Scene, shape: str | None, facts: dict[str, str]) -> bool:
-    """True where exactly one thing fits."""
+    """True if exactly one thing of the scene fits."""
     return sum(fits(thing, shape, facts.items()) for thing in scene.things) == 1
 
 
 def _name(random: RandomState, scene: Scene, number: int, definite: float = 0.25) -> str:
-    """A noun phrase for a thing: "a red star", or "the red star" where there is just one.
+    """A noun phrase for a thing: "a red star", or "the red star" if there is just one.
 
-    ``definite`` is the probability of "the" where it can be said.
+    ``definite`` is the probability of "the" if it can be said.
     """
     thing = scene.things[number]
     facts = _facts(random, thing)
@@ -134,13 +134,13 @@ def _name(random: RandomState, scene: Scene, number: int, definite: float = 0.25
 
 
 def _place(random: RandomState, scene: Scene, probability: float = 0.55) -> str:
-    """Where it is, as " on the sand", or nothing."""
+    """The background in words, such as " on the sand", or nothing."""
     there = chance(random, probability)
     return " " + _word(random, PLACES[scene.background]) if there else ""
 
 
 def _listing(parts: list[str]) -> str:
-    """As "a star, a ring and another ring"."""
+    """Join names into a list, such as "a star, a ring and another ring"."""
     seen: list[str] = []
     for part in parts:
         seen.append(_another(part) if part in seen else part)
@@ -160,7 +160,7 @@ def _shuffled_numbers(random: RandomState, scene: Scene) -> list[int]:
 
 
 def _say_one(random: RandomState, scene: Scene) -> str:
-    """As "look at a red star on the sand"."""
+    """A caption such as "look at a red star on the sand"."""
     number = choose(random, range(len(scene.things)))
     name = _name(random, scene, number, definite=0)
     if len(scene.things) == 1 and chance(random, 0.4):
@@ -173,13 +173,13 @@ def _say_one(random: RandomState, scene: Scene) -> str:
 
 
 def _say_about(random: RandomState, scene: Scene) -> str | None:
-    """As "the big star is red and striped"."""
+    """A caption such as "the big star is red and striped"."""
     thing = choose(random, scene.things)
     facts = {kind: getattr(thing, kind) for kind in ATTRIBUTE_WORDS}
     facts = {kind: value for kind, value in facts.items() if value not in ("medium", "plain")}
     shown = choose(random, tuple(facts))
     shape = thing.shape if chance(random, 0.8) else None
-    known = {}  # what the thing is known by, besides its shape
+    known = {}  # what identifies the thing, besides its shape
     if _only(scene, shape, {shown: facts[shown]}):
         known[shown] = facts.pop(shown)
     if not facts or not _only(scene, shape, known):
@@ -190,7 +190,7 @@ def _say_about(random: RandomState, scene: Scene) -> str | None:
 
 
 def _say_relation(random: RandomState, scene: Scene) -> str | None:
-    """As "a red star sits above the ring"."""
+    """A caption such as "a red star sits above the ring"."""
     if len(scene.things) < 2:
         return None
     first, second, *others = _shuffled_numbers(random, scene)
@@ -230,7 +230,7 @@ def _clear_relations(scene: Scene, first: int, second: int) -> list[str]:
 
 
 def _say_between(random: RandomState, scene: Scene) -> str | None:
-    """As "a ring is in between a star and a moon"."""
+    """A caption such as "a ring is in between a star and a moon"."""
     numbers = range(len(scene.things))
     found = [three for three in permutations(numbers, 3) if holds(scene, "between", *three)]
     if not found:
@@ -245,7 +245,7 @@ def _say_between(random: RandomState, scene: Scene) -> str | None:
 
 
 def _say_all(random: RandomState, scene: Scene) -> str:
-    """As "a star, a ring and a moon on the beach and nothing else"."""
+    """A caption such as "a star, a ring and a moon on the beach and nothing else"."""
     numbers = _shuffled_numbers(random, scene)
     names = _listing([_name(random, scene, number, definite=0) for number in numbers])
     closing = choose(random, ("", "", "", " and nothing else", ", that is all"))
@@ -257,7 +257,7 @@ def _say_all(random: RandomState, scene: Scene) -> str:
 
 
 def _say_total(random: RandomState, scene: Scene) -> str | None:
-    """As "three shapes on the sand, one of them a red star"."""
+    """A caption such as "three shapes on the sand, one of them a red star"."""
     count = len(scene.things)
     if count < 2:
         return None
@@ -276,7 +276,7 @@ def _say_total(random: RandomState, scene: Scene) -> str | None:
 
 
 def _say_count(random: RandomState, scene: Scene) -> str | None:
-    """As "two red circles and a star" or "two stars, a red one and a blue one"."""
+    """A caption such as "two red circles and a star", or "two stars, a red one and a blue one"."""
     thing = choose(random, scene.things)
     shape = thing.shape if chance(random, 0.7) else None
     facts = _facts(random, thing)
@@ -301,7 +301,7 @@ def _say_count(random: RandomState, scene: Scene) -> str | None:
     return opening + counted + _place(random, scene)
 
 
-# Ways that occur more than once here are taken more often.
+# A way that is listed several times is taken more often.
 WAYS: tuple[Callable[[RandomState, Scene], str | None], ...] = (
     _say_one,
     _say_about,

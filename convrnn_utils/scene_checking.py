@@ -9,7 +9,7 @@ from convrnn_utils.scene_reading import ATTRIBUTES, Phrase, Reading, Statement, 
 from convrnn_utils.scene_words import RELATION_WORDS
 
 KINDS = ("thing", *ATTRIBUTES, "relation", "count", "unique", "background")
-MOST_PHRASES = 8  # that are read: no scene has more than four things
+MOST_PHRASES = 8  # the most that are read; no scene has more than four things
 
 
 def check(caption: str, scene: Scene) -> list[tuple[Statement, bool]]:
@@ -22,14 +22,14 @@ def faithfulness(captions: list[str], scenes: list[Scene]) -> dict[str, dict[str
 
     Reading. A noun phrase is a noun with the adjectives before it (or after it, up to the next
     article, relation or background). A relation joins the noun phrases on either side of it, or
-    the next two when it comes first ("above the star there is a ring"). Unknown words are passed
-    over, and of very long captions the first 8 noun phrases are read.
+    the next two when it comes first ("above the star there is a ring"). Unknown words are skipped,
+    and of a very long caption only the first 8 noun phrases are read.
 
     Matching. Noun phrases in the singular are matched to things of the scene, each to a thing of
-    its own and of the shape it names, in the way that makes most statements true. A phrase that
-    finds no such thing ("a star" where there is none, or a second star where there is one) is
-    false with all the attributes and relations stated of it. A phrase in the plural means all
-    things that fit it.
+    its own and of the shape it names, in the way that makes the most statements true. If a phrase
+    finds no such thing ("a star" when there is none, or a second star when there is only one), it
+    is false, and so are all the attributes and relations stated of it. A phrase in the plural means
+    all things that fit it.
 
     Precision is true statements / statements, over all captions together:
 
@@ -37,13 +37,14 @@ def faithfulness(captions: list[str], scenes: list[Scene]) -> dict[str, dict[str
       attribute: the three together;
     - relation: holds between the matched things (see ``holds`` for the margins);
     - count: "two red stars", "three shapes", "nothing else": the number is exact;
-      unique: "the red star": there is exactly one; background; all: everything together.
+    - unique: "the red star": there is exactly one;
+    - background: it is the one named; all: everything together.
 
     Recall is what is told / what there is to tell:
 
     - thing: share of the scenes' things that some noun phrase with a shape is matched to;
-    - size, colour, pattern: share of the things' attributes stated and true of the matched thing,
-      where medium sizes and plain things, which people leave unsaid, do not count;
+    - size, colour, pattern: share of the things' attributes that are stated and true of the matched
+      thing; medium sizes and plain patterns, which people leave unsaid, do not count;
       attribute: the three together;
     - background: share of the scenes whose background is named.
 
@@ -53,7 +54,7 @@ def faithfulness(captions: list[str], scenes: list[Scene]) -> dict[str, dict[str
 
     Returns:
         ``{"precision": {kind: ratio}, "stated": {kind: number}, "recall": {kind: ratio},
-        "present": {kind: number}}``; a ratio with nothing below the line is nan.
+        "present": {kind: number}}``; a ratio whose denominator is 0 is nan.
 
     Raises:
         ValueError: the lists differ in length.
@@ -115,7 +116,7 @@ def _mentions(
 
 
 def fits(thing: Thing, shape: str | None, attributes: Iterable[tuple[str, str]] = ()) -> bool:
-    """True where a thing is of the shape (None: any) and has every (kind, value) attribute."""
+    """True if a thing is of the shape (None: any) and has every (kind, value) attribute."""
     return shape in (None, thing.shape) and all(getattr(thing, k) == v for k, v in attributes)
 
 
@@ -143,9 +144,9 @@ def _matches(
 ) -> Iterator[list[tuple[int, ...]]]:
     """Every way to match noun phrases to things: for each phrase the numbers of its things.
 
-    A phrase in the plural means all the things that fit it (its shape alone, where none has the
-    attributes too). One in the singular means one thing of its shape that is not ``taken`` by
-    another, or nothing.
+    A phrase in the plural means all the things that fit it (if none has its attributes, all those
+    of its shape). A phrase in the singular means one thing of its shape that is not ``taken`` by
+    another phrase, or nothing.
     """
     if not phrases:
         yield []
@@ -168,7 +169,7 @@ def _matches(
 def _is_true(
     statement: Statement, reading: Reading, meant: list[tuple[int, ...]], scene: Scene
 ) -> bool:
-    """Is a statement true, where noun phrase i means the things ``meant[i]``?"""
+    """Whether a statement is true, if noun phrase i means the things ``meant[i]``."""
     kind, value, about = statement
     if kind == "background":
         return scene.background == value
@@ -185,7 +186,7 @@ def _is_true(
 
 
 def _related(scene: Scene, relation: str, groups: list[tuple[int, ...]]) -> bool:
-    """True where every thing of the first group is so related to every thing of the others."""
+    """True if the relation holds for every choice of one thing from each group."""
     combinations = list(product(*groups))
     return bool(combinations) and all(
         len(set(numbers)) == len(numbers) and holds(scene, relation, *numbers)
@@ -194,13 +195,14 @@ def _related(scene: Scene, relation: str, groups: list[tuple[int, ...]]) -> bool
 
 
 def holds(scene: Scene, relation: str, *numbers: int, margin: float = 12.0) -> bool:
-    """True where a relation holds between things of a scene.
+    """True if a relation holds between things of a scene.
 
-    - left, right, above, below: the centres differ that way by ``margin`` pixels or more;
+    - left, right, above, below: the centre of the first lies ``margin`` pixels or more to that
+      side of the centre of the second;
     - beside: left or right, rather than above or below, with at most 10 pixels between the edges;
-    - front, behind: the one partly covers the other;
-    - between: the centre of the first lies within 12 pixels of the line that joins those of the
-      two others, in the middle 70 % of it.
+    - front: the first partly covers the second; behind: the second partly covers the first;
+    - between: the centre of the first lies within 12 pixels of the line that joins the centres of
+      the other two, beside the middle 70 % of that line.
 
     Args:
         scene: what is judged.

@@ -92,8 +92,8 @@ class Clip:
     """A short film.
 
     Attributes:
-        scenes: one for each frame; the things and the seed are the same in all. What grows or
-            shrinks keeps the word for its size.
+        scenes: one for each frame; the things and the seed are the same in all. A thing that
+            grows or shrinks keeps its ``size``.
         action: one of ``ACTIONS``.
         movers: the numbers of the things that move or change size.
     """

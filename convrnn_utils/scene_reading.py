@@ -1,4 +1,4 @@
-"""A reader of captions: from any words to statements that can be true or false of a scene.
+"""A reader of captions: it turns any words into statements that are true or false of a scene.
 
 The reader is not tied to the grammar of ``scene_captions``: it looks for noun phrases and for
 relations between them, in whatever order the words of a trained model may come.
@@ -70,12 +70,12 @@ class Reading:
 
 
 def parse(caption: str) -> list[Statement]:
-    """Everything a caption states, noun phrase by noun phrase; unknown words are passed over."""
+    """Everything a caption states, noun phrase by noun phrase; unknown words are skipped."""
     return statements(read(caption))
 
 
 def statements(reading: Reading) -> list[Statement]:
-    """What a reading amounts to."""
+    """The statements that a reading makes."""
     found = []
     for index, phrase in enumerate(reading.phrases):
         if phrase.shape:
@@ -167,8 +167,8 @@ def read(caption: str) -> Reading:
 class _Reader:
     """What is known after each word.
 
-    Adjectives wait for the next noun. Where an article, a relation, a background or the end
-    comes first they belong to the noun before ("the star is red and the ...").
+    Adjectives wait for the next noun. If an article, a relation, a background or the end of the
+    caption comes first, they belong to the noun before them ("the star is red and the ...").
     """
 
     def __init__(self):
@@ -226,8 +226,8 @@ class _Reader:
     def finish(self) -> Reading:
         """Give each relation its noun phrases: "A above B", or "above B there is A".
 
-        It is read turned round where no noun phrase comes before it. A relation without enough
-        noun phrases after it says nothing and is left out.
+        The second form is assumed if no noun phrase comes before the relation. A relation without
+        enough noun phrases after it says nothing and is left out.
         """
         self.settle()
         for relation, before in self.joins:

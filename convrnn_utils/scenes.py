@@ -3,7 +3,7 @@
 A scene is one to four things over a background. A thing has a shape, a colour, a size and a
 pattern. Everything comes from a seed and is the same, byte for byte, on every machine.
 
-This module writes the files, and offers under one name what the others do:
+This module writes the files, and gathers under one name what these other modules offer:
 
 - ``scene_model``: what a scene is; ``scene_sampling``: scenes at random;
 - ``scene_shapes`` and ``scene_drawing``: their pictures;
@@ -94,9 +94,9 @@ def write(
     A picture depends only on the seed, its split and its number.
 
     Args:
-        folder: made here; it is complete or absent.
+        folder: created here, with all its files or not at all.
         train, val, test, held_out: numbers of pictures.
-        seed: of everything.
+        seed: of all random choices.
         progress: called after every picture.
 
     Raises:
@@ -139,9 +139,9 @@ def write_clips(
     ``action``, and ``clip`` (what ``Clip.from_json`` reads).
 
     Args:
-        folder: made here; it is complete or absent.
+        folder: created here, with all its files or not at all.
         train, val, test: numbers of clips.
-        seed: of everything.
+        seed: of all random choices.
         frames: in each clip, 8 to 16.
         progress: called after every clip.
 
@@ -243,7 +243,7 @@ def _write_json(path: Path, record: dict) -> None:
 
 @contextlib.contextmanager
 def _new_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder to write to, with ``images/``, which gets its name when all is written."""
+    """A folder to write to, with ``images/`` in it; it gets its own name when all is written."""
     if Path(folder).exists():
         raise FileExistsError(f"{folder} is there already; delete it or choose another.")
     with complete_or_absent(Path(folder)) as unfinished:

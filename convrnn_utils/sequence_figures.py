@@ -105,7 +105,7 @@ def show_accuracies(
     """Accuracies of several models: a dot for each seed, a diamond for the mean, an interval.
 
     Args:
-        accuracies: those of all seeds by the name of the model, between 0 and 1.
+        accuracies: one for each seed, between 0 and 1, by the name of the model.
         intervals: the lower and upper end for each model; drawn no further than 0 and 1.
         chance: what guessing reaches, drawn as a dashed line.
     """
@@ -137,13 +137,13 @@ class Steps:
     """What a recurrent network did with N sequences of T steps.
 
     Attributes:
-        pictures: bytes, (N, height, width, 3), or (N, T, height, width, 3) where each step has a
+        pictures: bytes, (N, height, width, 3), or (N, T, height, width, 3) if each step has a
             picture of its own.
         states: s⁽ᵗ⁾ after each step, (N, T, number of units).
         probabilities: of each class after each step, (N, T, K).
         classes: the names of the K classes.
         truths: the number of the right class of each sequence.
-        order: the place that is read at each step, T numbers; None where a step is a frame.
+        order: the place that is read at each step, T numbers; None if each step is a frame.
         side: the grid has side · side places.
 
     Raises:
@@ -185,7 +185,7 @@ class Steps:
 
 
 def show_steps(steps: Steps, number: int, step: int) -> Figure:
-    """One sequence up to one step: what is read, the states so far, the probabilities so far.
+    """One sequence up to one step: what this step reads, the states and probabilities so far.
 
     Args:
         steps: of a trained network.

@@ -16,8 +16,8 @@ from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder, repository
 from convrnn_utils.files import complete_or_absent, locked, read_image, write_captions
 
-# The public release of Flickr8k. `sha256` is for whoever can see the public files to fill in;
-# until then their members are counted and every picture is decoded.
+# The public release of Flickr8k. `sha256` is to be filled in by someone who can see the public
+# files; until then, their pictures are counted, and every picture is decoded, as a check.
 FLICKR8K_ADDRESS = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 FLICKR8K = {
     "Flickr8k_text.zip": {"address": FLICKR8K_ADDRESS, "bytes": 2_340_801, "sha256": None},
@@ -29,9 +29,9 @@ FLICKR8K_JUDGEMENTS = ("ExpertAnnotations.txt", "CrowdFlowerAnnotations.txt")
 
 
 def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
-    """The drawn scenes, such as ``data/scenes-6000``: drawn at the first call, found at the next.
+    """The drawn scenes, such as ``data/scenes-6000``: drawn at the first call, then found there.
 
-    With another ``test`` or ``seed`` than these the name of the folder has all three numbers.
+    If ``test`` or ``seed`` is not the default, the folder's name contains all three numbers.
 
     Args:
         train: pictures to train on.
@@ -63,13 +63,13 @@ def photos() -> Path:
 def flickr8k(address: str | Sequence[str] | None = None) -> Path:
     """Flickr8k, ``data/flickr8k``: downloaded and converted at the first call (about 1 GB).
 
-    Beside the pictures and captions lie the judgements of captions by people that come with it
-    (see ``judgements``). An interrupted download goes on where it stopped.
+    The folder also holds people's judgements of captions, which are part of the release (see
+    ``judgements``). An interrupted download goes on where it stopped.
 
     Args:
         address: where the two archives of the public release lie, or several such places, tried
-            in turn; without it the environment variable ``CONVRNN_FLICKR8K``, without that the
-            public address.
+            in turn; by default what the environment variable ``CONVRNN_FLICKR8K`` says, and if
+            that is not set, the public address.
 
     Raises:
         ConnectionError: the archives could not be fetched.
@@ -92,7 +92,7 @@ def flickr8k(address: str | Sequence[str] | None = None) -> Path:
 
 def _fetch_flickr8k(folder: Path, address: str | Sequence[str] | None) -> None:
     archives = data_folder() / "flickr8k-archives"
-    if address is None:  # elsewhere it may have been packed anew, with smaller pictures
+    if address is None:  # elsewhere, archives may have been packed anew, with smaller pictures
         public = sum(archive["bytes"] for archive in FLICKR8K.values())
         require_room(folder, 2 * public - fetched(FLICKR8K, archives), "Flickr8k")
     paths = [

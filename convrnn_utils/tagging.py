@@ -1,15 +1,15 @@
-"""How the weights of ``small_cnn`` were made: by training on scenes, as others on ImageNet.
+"""How the weights of ``small_cnn`` were made: trained on scenes as other CNNs are on ImageNet.
 
 ``python -m convrnn_utils.tagging`` draws 50,000 scenes of its own. The CNN learns two things at
 once: what lies at each place of its grid, and which tags are true of the picture (there is a red
-star; a star is striped; ...). The first is read from each place by itself, so that a place speaks
-of what covers it; the second is read from the pooled vector, so that this keeps what belongs
-together. The result is ``data/small_cnn/weights.safetensors``. No caption is used, and none of
-the combinations that ``scenes`` holds out is shown.
+star; a star is striped; ...). The first is read from each place on its own, so that the features of
+a place describe what covers it. The second is read from the pooled vector, so that this vector
+keeps track of what belongs together. The result is ``data/small_cnn/weights.safetensors``. No
+caption is used, and none of the combinations that ``scenes`` holds out is shown.
 
-Once the scenes are drawn it takes thirteen minutes on one core with AMX. On 1,000 scenes that it
-was not trained on it printed: thing or nothing 0.993, shape 0.952, colour 0.996, pattern 0.997,
-size 0.990, tags 0.965. These are the weights that come with the course.
+Once the scenes are drawn, training takes thirteen minutes on one core with AMX. On 1,000 scenes
+that were not used for training, the program printed: thing or nothing 0.993, shape 0.952, colour
+0.996, pattern 0.997, size 0.990, tags 0.965. These are the weights that come with the course.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from convrnn_utils.env import device, has_bfloat16, seed_everything
 from convrnn_utils.scenes import Scene, Thing
 
 LOOKS = (scenes.SHAPES, tuple(scenes.COLOURS), scenes.PATTERNS, tuple(scenes.SIZES))
-LEAST_SHARE = 0.35  # of a place that a thing covers, for the place to be the thing's
+LEAST_SHARE = 0.35  # of a place that a thing must cover for the place to belong to it
 
 
 def draw_scenes(count: int) -> tuple[Tensor, list[Scene]]:
@@ -79,9 +79,10 @@ def place_table(drawn: list[Scene]) -> Tensor:
     """What lies at each place of the grid: (N, 64, 4) of class numbers.
 
     A place has the shape, colour, pattern and size of the thing that covers most of it, if that
-    is ``LEAST_SHARE`` or more. A thing that covers less of every place gets the one of which it
-    covers most, unless that belongs to another thing. Where there is no thing, the shape is one
-    more class, and the others are −100, which the loss passes over.
+    thing covers ``LEAST_SHARE`` of it or more. A thing that covers less than this of every place
+    gets the place of which it covers most, unless that belongs to another thing. At a place without
+    a thing, the shape is one more class, and the other three numbers are −100, which the loss
+    ignores.
     """
     table = torch.full((len(drawn), SMALL_CNN_SIDE**2, 4), -100)
     table[:, :, 0] = len(scenes.SHAPES)
@@ -102,7 +103,7 @@ def _looks(thing: Thing) -> list[int]:
 
 
 class Heads(nn.Module):
-    """What is thrown away after training: a linear layer for places, and one for tags.
+    """Two linear layers, one for places and one for tags, that are thrown away after training.
 
     Args:
         dim: features of a place.
@@ -115,11 +116,11 @@ class Heads(nn.Module):
         self.place, self.tag = nn.Linear(dim, sum(self.widths)), nn.Linear(dim, tags)
 
     def forward(self, grid: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Of a grid (B, L, dim): four scores (B, L, classes) for places, and (B, tags)."""
+        """For a grid (B, L, dim): four scores of places (B, L, classes), and those of tags."""
         return self.place(grid).split(self.widths, dim=2), self.tag(grid.mean(dim=1))
 
     def loss(self, grid: Tensor, places: Tensor, tags: Tensor) -> Tensor:
-        """Both tasks together; a mean over tags is small, and times 100 it weighs enough."""
+        """The loss of both tasks; the mean over tags is small, so it is multiplied by 100."""
         answers, tag_scores = self(grid)
         place_loss = sum(
             functional.cross_entropy(answer.flatten(0, 1).float(), target.flatten())
@@ -172,7 +173,7 @@ def measure(encoder: ImageEncoder, heads: Heads, pictures, places, tags) -> dict
     """How good the answers are, each from 0 to 1.
 
     ``thing or nothing``, ``shape``, ``colour``, ``pattern``, ``size``: the share of places with
-    the right answer, the last four among places that are a thing's; ``tags``: the mean over tags
+    the right answer, the last four only among places with a thing; ``tags``: the mean over tags
     of the average precision with which pictures are ranked by a tag's score.
     """
     encoder.eval()
@@ -192,7 +193,7 @@ def measure(encoder: ImageEncoder, heads: Heads, pictures, places, tags) -> dict
 
 
 def average_precision(scores: Tensor, tags: Tensor) -> float:
-    """Mean over tags of the average precision; tags that are nowhere true are passed over.
+    """Mean over tags of the average precision; tags that are true of no picture are left out.
 
     Args:
         scores, tags: (N, number of tags), the latter 0 or 1.

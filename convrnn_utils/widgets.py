@@ -1,4 +1,4 @@
-"""The explorers: figures that answer to the reader, worked with the mouse or the keyboard."""
+"""The explorers: figures that respond to the reader, worked with the mouse or the keyboard."""
 
 import contextlib
 import html
@@ -25,7 +25,7 @@ class Explorer(ipywidgets.VBox):
 
 
 def row_of(controls: Sequence) -> ipywidgets.HBox:
-    """Controls side by side, on further lines where the page is narrow."""
+    """Controls side by side, wrapped onto further lines if the page is narrow."""
     row = ipywidgets.HBox(controls)
     row.layout.flex_flow = "row wrap"
     return row
@@ -33,7 +33,7 @@ def row_of(controls: Sequence) -> ipywidgets.HBox:
 
 @contextlib.contextmanager
 def unobserved(control, show: Callable, name: str = "value") -> Iterator[None]:
-    """Change a control without a call of ``show``, so that what it shows is drawn once."""
+    """Let the block change a control without a call of ``show``, which is then called only once."""
     control.unobserve(show, name)
     try:
         yield
@@ -42,7 +42,7 @@ def unobserved(control, show: Callable, name: str = "value") -> Iterator[None]:
 
 
 def turning_buttons(number, back_tip: str, further_tip: str) -> list[ipywidgets.Button]:
-    """Two buttons that move ``number``, an ``IntSlider`` or the like, one back and one on."""
+    """Two buttons that move ``number``, an ``IntSlider`` or the like, back or on by one."""
     back = ipywidgets.Button(description="previous", tooltip=back_tip)
     further = ipywidgets.Button(description="next", tooltip=further_tip)
 
@@ -75,14 +75,14 @@ def widget_test() -> Explorer:
 def picture_chooser(
     pictures: Mapping[str, Path], choose: Callable[[Image.Image], None], description: str = "photo"
 ) -> tuple[ipywidgets.Dropdown, ipywidgets.FileUpload, ipywidgets.HTML]:
-    """A list of pictures, a button for one's own, which then joins the list, and a message.
+    """A list of pictures, a button that adds a picture of one's own to it, and a message.
 
     A file that is uploaded stays in memory.
 
     Args:
         pictures: the files to choose from, by name.
         choose: called with the picture whenever one is chosen, but not with the first one.
-        description: what stands before the list.
+        description: the label before the list.
     """
     uploaded: dict[str, Image.Image] = {}
     names = ipywidgets.Dropdown(options=list(pictures), description=description)
