@@ -103,6 +103,8 @@ def command(description: str, measure: Callable[[], list[dict]]) -> None:
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--into", type=Path, help="add the rows to the JSON list in this file")
     options = parser.parse_args()
+    if options.into and not options.into.parent.is_dir():
+        parser.error(f"there is no folder {options.into.parent}")  # before minutes of measuring
     rows = measure()
     print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")
     for record in rows:

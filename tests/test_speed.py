@@ -100,6 +100,12 @@ def test_rows_are_kept_by_name(tmp_path, monkeypatch, capsys):
     assert json.loads(text) == kept[1:] and "30.00       10.00  pictures/s     3.0" in table
 
 
+def test_a_folder_that_is_missing_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["speed_b.py", "--into", str(tmp_path / "none" / "rows.json")])
+    with pytest.raises(SystemExit):
+        load("timing").command("Title", lambda: pytest.fail("it measures"))
+
+
 def test_the_table_has_a_line_for_each_row():
     timing = load("timing")
     rows = [timing.row("a", 30.0, 10.0, "pictures/s"), timing.row("b", 2.0, 5.0, "s")]
