@@ -73,20 +73,12 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            _require_format(path, metadata.get("format", ""))  # before anything large is read
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            format_ = metadata.get("format", "")
+            # of a file with another format, which may be of any size, no tensor is read
+            names = file.keys() if format_ == f"{FORMAT}{VERSION}" else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged: {error}.") from error
-    try:
-        content = json.loads(metadata["content"])
-    except (KeyError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is a damaged checkpoint: its description is not a JSON object.")
-    return tensors, content
-
-
-def _require_format(path: Path, format_: str) -> None:
     if not format_.startswith(FORMAT):
         raise ValueError(f"{path} is not a checkpoint of this course: it has another format.")
     if format_ != f"{FORMAT}{VERSION}":
@@ -94,6 +86,13 @@ def _require_format(path: Path, format_: str) -> None:
             f"{path} is a checkpoint of version {format_.removeprefix(FORMAT)}, and this program "
             f"reads version {VERSION}; use the course that it was written with, or train it again."
         )
+    try:
+        content = json.loads(metadata["content"])
+    except (KeyError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is a damaged checkpoint: its description is not a JSON object.")
+    return tensors, content
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

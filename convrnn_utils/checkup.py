@@ -192,10 +192,11 @@ def _disk() -> tuple[str, ...]:
 
 
 def _folder() -> tuple[str, ...]:
-    if data_folder().exists() and not data_folder().is_dir():
+    folder = data_folder()
+    if folder.exists() and not folder.is_dir():
         return PROBLEM, "CONVRNN_DATA names a file", "set CONVRNN_DATA to a folder, or unset it"
     try:
-        with tempfile.TemporaryFile(dir=nearest_folder(data_folder())):
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             return FINE, "files can be written there"
     except OSError as error:
         way_out = "set CONVRNN_DATA to a folder of your own before you start Jupyter"

@@ -9,7 +9,13 @@ from pathlib import Path
 from convrnn_utils.archives import open_archive, unpack_pictures
 from convrnn_utils.downloads import download_released, fetched, require_room
 from convrnn_utils.env import data_folder
-from convrnn_utils.files import complete_or_absent, locked, open_captions, write_captions
+from convrnn_utils.files import (
+    check_captions,
+    complete_or_absent,
+    locked,
+    open_captions,
+    write_captions,
+)
 
 PICTURES_ADDRESS = "http://images.cocodataset.org/zips"
 ANNOTATIONS_ADDRESS = "http://images.cocodataset.org/annotations"
@@ -144,9 +150,7 @@ def _karpathy_splits(folder: Path) -> dict[str, list[dict]]:
                 "captions": [sentence["raw"].strip() for sentence in image["sentences"]],
             }
             splits["train" if image["split"] == "restval" else image["split"]].append(record)
-        ids = [record["id"] for records in splits.values() for record in records]
-        if len(set(ids)) < len(ids) or not all(isinstance(number, int) for number in ids):
-            raise ValueError("a cocoid comes twice, or is not a whole number")
+        check_captions(sum(splits.values(), []), [])
         if empty := [split for split, records in splits.items() if not records]:
             raise ValueError(f"it has no picture for {', '.join(empty)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

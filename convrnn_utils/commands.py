@@ -37,8 +37,7 @@ def train_and_score(options: argparse.Namespace) -> None:
     """Cache features, train, and print the scores of greedy captions of val and test."""
     if options.self_critical and not options.by_picture:
         raise ValueError("--self-critical needs all captions of a picture: add --by-picture.")
-    if options.folder and options.folder.is_file():
-        raise ValueError(f"{options.folder} is a file; --folder wants a folder.")
+    _require_folder(options.folder, "--folder")
     if options.data == "scenes" and "mirrored" in options.views:
         raise ValueError(
             "mirrored scenes make 'to the left of' false; leave 'mirrored' out of --views."
@@ -228,8 +227,7 @@ def caption_files(options: argparse.Namespace) -> None:
     photos = [path for given in options.photos for path in _matching(given)]
     if options.attention:
         _require_different_names(photos)
-        if options.attention.is_file():
-            raise ValueError(f"{options.attention} is a file; --attention wants a folder.")
+        _require_folder(options.attention, "--attention")
     checkpoint = options.checkpoint or SHIPPED_CAPTIONER
     model, vocabulary, _ = load_model(checkpoint)
     model = model.to(device())
@@ -277,6 +275,12 @@ def _matching(path: Path) -> list[Path]:
     if not matching:
         raise FileNotFoundError(f"no file matches {path}; check the folder and the pattern.")
     return matching
+
+
+def _require_folder(path: Path | None, option: str) -> None:
+    """Raise a ``ValueError`` if what an option names as a folder is a file."""
+    if path and path.is_file():
+        raise ValueError(f"{path} is a file; {option} wants a folder.")
 
 
 def _require_different_names(paths: list[Path]) -> None:

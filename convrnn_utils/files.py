@@ -196,7 +196,7 @@ def open_captions(folder: Path, split: str) -> COCO:
         annotations.dataset = json.loads(path.read_text(encoding="utf-8"))
         with contextlib.redirect_stdout(io.StringIO()):
             annotations.createIndex()
-        _check_captions(annotations.dataset["images"], annotations.dataset["annotations"])
+        check_captions(annotations.dataset["images"], annotations.dataset["annotations"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a COCO captions file ({type(error).__name__}: {error}); it needs the "
@@ -205,7 +205,7 @@ def open_captions(folder: Path, split: str) -> COCO:
     return annotations
 
 
-def _check_captions(images: list[dict], annotations: list[dict]) -> None:
+def check_captions(images: list[dict], annotations: list[dict]) -> None:
     """Raise an error that says what is wrong with the lists of a COCO captions file."""
     if not images:
         raise ValueError("it has no picture")

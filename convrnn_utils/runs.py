@@ -49,6 +49,11 @@ class Run:
     progress: dict = field(default_factory=_beginning)
 
     @property
+    def best(self) -> Path:
+        """The file with the best model so far, once an epoch is done."""
+        return self.folder / "best.safetensors"
+
+    @property
     def history(self) -> list[dict]:
         """What ``training.train`` returns, as far as it has come."""
         return self.progress["history"]

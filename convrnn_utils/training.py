@@ -187,7 +187,7 @@ def train(
         on_epoch = None
     if saves_in(folder):
         resume(run)
-        if run.history and not (folder / "best.safetensors").exists():
+        if run.history and not run.best.exists():
             raise ValueError(
                 f"{folder} holds a run, but not its best.safetensors; put that back, or delete "
                 f"{folder} to begin again."
@@ -225,7 +225,7 @@ def train(
             if on_epoch:
                 on_epoch(run.history)
     processes.wait_for_all()  # until the first one has saved
-    load_trained_weights(model, read_file(folder / "best.safetensors")[0])
+    load_trained_weights(model, read_file(run.best)[0])
     model.eval()
     return run.history
 
@@ -375,7 +375,7 @@ def _finish_epoch(run: Run, validation: CaptionDataset) -> None:
     }
     if best_epoch([*earlier, entry]) is entry and processes.rank() == 0:
         facts = {"data": run.training.split.name, "metrics": {"validation": entry}}
-        save_model(run.folder / "best.safetensors", run.model, run.training.vocabulary, **facts)
+        save_model(run.best, run.model, run.training.vocabulary, **facts)
     progress.update(  # last of all: an epoch that is interrupted before this is scored again
         epoch=entry["epoch"], batch=0, loss_sum=0.0, seconds=0.0, history=[*earlier, entry]
     )

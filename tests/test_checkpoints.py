@@ -1,5 +1,6 @@
 """Checkpoints: whole after a kill and on a full disk; damaged or foreign ones are refused."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -10,10 +11,10 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from convrnn_utils import checkpoints, runs, training
@@ -181,30 +182,25 @@ def test_weights_of_another_shape_are_refused(sound, tmp_path, fault):
     assert "missing or differ in shape" in refusal(load_model, path)
 
 
-def test_plain_safetensors_are_refused_before_their_tensors_are_read(tmp_path, fault, monkeypatch):
+def test_an_empty_file_of_any_size_is_refused(tmp_path, fault):
     fault("checkpoints")
+    path = tmp_path / "huge.safetensors"
+    with path.open("wb") as file:
+        file.truncate(5_000_000_000)  # takes no room: a hole
+    assert "is not a checkpoint, or is damaged" in refusal(load_model, path)
+
+
+def test_plain_safetensors_are_refused(tmp_path, fault):
+    fault("checkpoints")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    assert "it has another format" in refusal(load_model, tmp_path / "other.safetensors")
+
+
+def test_the_tensors_of_another_format_are_not_read(tmp_path, monkeypatch):
+    foreign = SimpleNamespace(metadata=dict, keys=lambda: pytest.fail("the tensors are asked for"))
+    monkeypatch.setattr(checkpoints, "safe_open", lambda *_: contextlib.nullcontext(foreign))
     path = tmp_path / "other.safetensors"
-    save_file({"weight": torch.zeros(3)}, path)
-
-    class Closed:
-        """A file whose tensors nobody may have."""
-
-        def __init__(self, *arguments):
-            self.file = safe_open(*arguments)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def metadata(self):
-            return self.file.metadata()
-
-        def keys(self):
-            raise AssertionError("the tensors are asked for")
-
-    monkeypatch.setattr(checkpoints, "safe_open", Closed)
+    path.touch()
     assert "it has another format" in refusal(load_model, path)
 
 
