@@ -97,14 +97,19 @@ def plan(machine: Machine, work: dict[str, float], share: float) -> dict[str, fl
         share: how much of the machine's operations and bandwidth is reached, 0 to 1.
     """
     steps = EPOCHS * TRAINING_PICTURES / BATCH_SIZE
-    operations = work["of a step"] / (machine.bfloat16 or machine.float32)
+    in_training = machine.bfloat16 or machine.float32
+    operations = work["of a step"] / in_training
+    # features of the pictures to train on are computed as training is, the others in float32
+    of_pictures = work["of a picture"] * (
+        TRAINING_PICTURES / in_training + (PICTURES - TRAINING_PICTURES) / machine.float32
+    )
     of_places = work["bytes of places"] * (1 if machine.bfloat16 else 2)
     # every GPU has its part of a batch, and moves all weights
     moved = (of_places / machine.devices + work["bytes of weights"]) / machine.bandwidth
     of_step = max(operations / machine.devices, moved) / share
     seconds = {
         "decoding": PICTURES / (machine.cores * work["decoded"]),
-        "CNN": PICTURES * work["of a picture"] / (share * machine.devices * machine.float32),
+        "CNN": of_pictures / (share * machine.devices),
         "training": steps * of_step,
     }
     minutes = {f"{phase}, minutes": value / 60 for phase, value in seconds.items()}

@@ -153,9 +153,12 @@ def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folde
     of_picture = operations_of(lambda: encoder(one))
     features = {
         name: phases(
-            "pictures to features", lambda split=split: data.cached_features(split, encoder)
+            "pictures to features",
+            lambda name=name: data.cached_features(
+                splits[name], encoder, for_training=name == "train"
+            ),
         )
-        for name, split in splits.items()
+        for name in splits
     }
     on_device = {
         name: phases("features to the device", lambda array=array: torch.tensor(array).to(device()))

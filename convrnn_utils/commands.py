@@ -114,7 +114,7 @@ def _say(sentence: str) -> None:
 def _inputs(options: argparse.Namespace, encoder, splits: dict[str, data.Split]) -> dict:
     """The cached features of each split, and for the training pictures those of every view."""
     features = partial(data.cached_features, encoder=encoder, pooled=options.decoder == "rnn")
-    views = {view: features(splits["train"], view=view) for view in options.views}
+    views = {v: features(splits["train"], view=v, for_training=True) for v in options.views}
     return {"train": data.Views(views)} | {n: features(splits[n]) for n in ("val", "test")}
 
 

@@ -83,6 +83,11 @@ def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         refused = not os.access(folder, os.W_OK)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"a file is in the way of the folder {folder}; choose another one, or, if it is for "
+            "the data, let CONVRNN_DATA name a folder."
+        ) from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

@@ -393,6 +393,25 @@ def test_each_view_has_a_cache_of_its_own(small_split, tiny_encoder):
     assert numpy.allclose(mirrored, expected.detach().numpy(), atol=2e-3)
 
 
+def test_features_for_training_are_rounded_where_that_pays(
+    small_split, tiny_encoder, data_home, monkeypatch
+):
+    exact = data.cached_features(small_split, tiny_encoder)
+    monkeypatch.setattr(data, "has_bfloat16", lambda where: False)
+    same = data.cached_features(small_split, tiny_encoder, for_training=True)
+    assert same.filename == exact.filename
+    monkeypatch.setattr(data, "has_bfloat16", lambda where: True)
+    again = data.cached_features(small_split, tiny_encoder)  # not for training
+    assert again.filename == exact.filename
+    rounded = data.cached_features(small_split, tiny_encoder, for_training=True)
+    assert rounded.dtype == numpy.float16 and "bfloat16" in rounded.filename.name
+    assert len(names_in(data_home / "features")) == 2
+    error = numpy.abs(rounded.astype(float) - exact).max() / numpy.abs(exact).max()
+    assert 1e-4 < error < 2e-2
+    pooled = data.cached_features(small_split, tiny_encoder, pooled=True, for_training=True)
+    numpy.testing.assert_allclose(pooled, rounded.astype(float).mean(axis=1), rtol=3e-3, atol=1e-3)
+
+
 def test_views_give_each_picture_in_one_of_its_views():
     views = data.Views({"whole": numpy.arange(0, 10), "mirrored": numpy.arange(100, 110)})
     assert len(views) == 10

@@ -48,6 +48,7 @@ def test_every_option_reaches_the_training(small_scenes, tmp_path, trained, monk
     asked = []
     readable = data.readable
     monkeypatch.setattr(data, "readable", lambda split: asked.append(split.name) or readable(split))
+    monkeypatch.setattr(data, "has_bfloat16", lambda where: True)
     run, arguments = tmp_path / "run", [*OPTIONS.split(), "--folder", str(tmp_path / "run")]
     main(arguments)
     (model, training, validation, folder, first), (*_, further, second) = trained["train"]
@@ -57,6 +58,8 @@ def test_every_option_reaches_the_training(small_scenes, tmp_path, trained, monk
     assert type(training) is type(validation) is data.PictureDataset
     assert training.inputs.names == ["whole", "centre"]
     assert not numpy.array_equal(*training.inputs.arrays) and training.inputs.arrays[0].ndim == 3
+    assert all("bfloat16" in view.filename.name for view in training.inputs.arrays)
+    assert "bfloat16" not in validation.inputs.filename.name
     captions = sum(training.split.captions, [])
     assert training.vocabulary == Vocabulary.from_captions(captions, 3)
     own = {"batch_size": 7, "averaging": 0.8, "patience": 2, "seed": 5}

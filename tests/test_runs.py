@@ -293,6 +293,16 @@ def test_a_folder_that_refuses_is_named_with_a_way_out(data_home, monkeypatch, f
     assert there == {drawn.name, "features"} and not list((data_home / "features").iterdir())
 
 
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path, monkeypatch, fault):
+    fault("runs", 2)
+    (tmp_path / "data").write_text("not a folder")
+    for name in ("data", "data/inside"):
+        monkeypatch.setenv("CONVRNN_DATA", str(tmp_path / name))
+        with pytest.raises(NotADirectoryError, match="a file is in the way of .*CONVRNN_DATA"):
+            data.scenes(4, 2, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 # ---------------------------------------------------------------- what a seed fixes
 
 

@@ -328,19 +328,25 @@ def test_captions_are_compared_and_counted(few, takes, checked):
 
 def test_features_are_compared_and_counted(few, checked, monkeypatch):
     speed = load("speed_features")
-    monkeypatch.setattr(speed, "ours", lambda split, encoder: (0.5, numpy.zeros((len(split), 1))))
+    timed = []
+
+    def ours(split, encoder, for_training):
+        timed.append(for_training)
+        return 0.5, numpy.zeros((len(split), 1))
 
     def start_reference(target, paths):
         numpy.save(target, numpy.zeros((len(paths), 1)))
         ended = SimpleNamespace(close=lambda: None)
         return SimpleNamespace(stdin=ended, wait=lambda: None)
 
+    monkeypatch.setattr(speed, "ours", ours)
     monkeypatch.setattr(speed, "start_reference", start_reference)
     monkeypatch.setattr(speed, "ask", lambda process: 2.0)
     monkeypatch.setattr(speed, "report_network", lambda *_: None)
     calls = checked(speed)
     (record,) = speed.measure(repeats=6, plain_repeats=4, rounds=1)
     assert rates(record) == ("features", 24.0, 4.0, 6.0) and len(calls) == 1
+    assert timed == [True, True, False]  # what is compared with the reference is not rounded
 
 
 def test_features_that_differ_are_refused(few, tiny_encoder):
@@ -391,7 +397,8 @@ def test_the_plan_for_coco_by_hand(features, decoded, operations, read, slowest)
     two = coco.Machine(2, 10, float32=1e12, bfloat16=2e12, bandwidth=2e11, memory=16e9)
     plan = coco.plan(two, work, share=0.5)
     assert plan["decoding, minutes"] == pytest.approx(123_287 / (10 * decoded) / 60)
-    assert plan["CNN, minutes"] == pytest.approx(123_287 * 6e9 / 1e12 / 60)
+    # two GPUs at half: 2e12 operations a second in training, 1e12 for the other pictures
+    assert plan["CNN, minutes"] == pytest.approx((113_287 / 2e12 + 10_000 / 1e12) * 6e9 / 60)
     # a step: (4e8 / 2 + 3e8) bytes at 1e11 a second, or its operations at 2e12
     of_step = max(0.005, operations / 2e12)
     assert plan["training, minutes"] == pytest.approx(28_321.75 * of_step / 60)
@@ -411,6 +418,7 @@ def test_a_gpu_that_trains_in_float32_is_planned_so():
     assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.001 / 60)
     plan = coco.plan(old, work | {"of a step": 2e9}, share=1)
     assert plan["training, minutes"] == pytest.approx(28_321.75 * 0.002 / 60)
+    assert plan["CNN, minutes"] == pytest.approx(123_287 * 6e9 / 1e12 / 60)
     assert coco.MACHINES["T4 in Colab"].bfloat16 == 0
 
 
