@@ -1,6 +1,7 @@
 """The networks that write captions: the document's ``RNNDecoder`` and ``ConvRNN``.
 
-A decoder is anything with these three methods; generation and plots need no more:
+A decoder is anything with these three methods; training and searches need no more (drawings of
+where it looks also need ``forward_with_attention``, which gives scores and the weights of places):
 
 - ``forward(features, captions)`` is for training. ``captions`` hold T words each, ``<start>``
   first. The last T outputs belong to these words: the output for word t scores the word after it.
@@ -54,7 +55,8 @@ class RNNDecoder(nn.Module):
         vocab_size: number of words, the special ones included.
         num_layers: number of recurrent layers, stacked on top of each other.
         cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
-        dropout: share of the embeddings and of the outputs set to zero in training.
+        dropout: share of the inputs (the image feature and embeddings), of what goes from layer to
+            layer, and of the outputs, set to zero in training.
 
     Source: Show and Tell, arXiv:1411.4555, equations 10 to 12.
     """

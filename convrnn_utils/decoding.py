@@ -123,8 +123,8 @@ def beam_search(
             most probable caption, 1 the one with the highest mean log-probability per word (Wu et
             al., arXiv:1609.08144, have a similar rule). At most 10.
 
-    The search for an image ends when no unfinished beam can still win: further words only make a
-    beginning less probable.
+    The search for an image ends when no unfinished beam can still win: further words only lower the
+    logarithm, and it is divided by ``max_words ** length_power`` at most.
 
     Returns:
         ids of words, (B, T) with T at most ``max_words``, without ``<start>``.

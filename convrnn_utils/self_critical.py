@@ -90,8 +90,8 @@ class SelfCriticalLoss:
     For each picture some captions are drawn from the model. The advantage of a caption is its score
     minus the mean score of the picture's others, a number without a gradient. The loss is minus the
     mean, over all words, of the caption's advantage times the word's log-probability. Up to a
-    factor, its gradient is an estimate of minus the gradient of the expected score (REINFORCE;
-    equation 5 of Rennie et al.).
+    factor, which varies a little with the number of words drawn, its gradient is an estimate of
+    minus the gradient of the expected score (REINFORCE; equation 5 of Rennie et al.).
 
     Args:
         dataset: the captions to train on, whose word statistics the score uses.
