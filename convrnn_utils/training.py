@@ -133,8 +133,8 @@ def train(
         label_smoothing: see ``caption_loss``; has no effect where ``loss`` is given.
         clip_norm: longer gradients are scaled down to this norm (arXiv:1211.5063).
         averaging: if this is above zero, the weights that are scored and saved are a running
-            mean over the steps, and the mean keeps this share of itself at each step (less in the
-            first ones), such as 0.999. Polyak & Juditsky 1992, doi:10.1137/0330046, average all
+            mean over the steps, and the mean keeps this share of itself, such as 0.999, at each
+            step (less in the first ones). Polyak & Juditsky 1992, doi:10.1137/0330046, average all
             steps alike.
         patience: see above.
         seed: fixes the order of the captions and the dropout.
