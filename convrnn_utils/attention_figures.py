@@ -129,6 +129,7 @@ def show_film_strip(
     words: Sequence[str],
     attention,
     tracks: Mapping[str, Sequence[float]],
+    most: Mapping[str, float] | None = None,
 ) -> Figure:
     """A caption as a film: a frame for each word, lit where the model looked, numbers below.
 
@@ -137,6 +138,7 @@ def show_film_strip(
         words: T words.
         attention: (T, L) weights of the L places.
         tracks: by name, one number per word, drawn as bars under the frames.
+        most: by the name of a track, the greatest possible number, drawn as a line.
     """
     frames = [numpy.asarray(light_up(picture, weights).resize((112, 112))) for weights in attention]
     film = numpy.zeros((148, 122 * len(frames), 3), dtype=numpy.uint8)
@@ -157,11 +159,16 @@ def show_film_strip(
     strip.grid(False)
     for number, (axis, (name, values)) in enumerate(zip(axes[1:, 0], tracks.items(), strict=True)):
         bars = axis.bar(centres, list(values), width=80, color=PALETTE[number])
-        axis.bar_label(bars, fmt="{:.2f}", fontsize=8)
         axis.set_ylabel(name, fontsize=9)
         axis.tick_params(axis="x", labelbottom=False, labeltop=False)
         axis.grid(False, axis="x")
-        axis.set_ylim(0, 1.3 * max(*values, 1e-9))
+        if name in (most or {}):
+            axis.axhline(most[name], color="black", ls="--", lw=1)
+            axis.set_ylim(0, 1.15 * most[name])
+            axis.bar_label(bars, fmt="{:.2f}", fontsize=8, label_type="center", color="white")
+        else:
+            axis.set_ylim(0, 1.3 * max(*values, 1e-9))
+            axis.bar_label(bars, fmt="{:.2f}", fontsize=8)
     return figure
 
 

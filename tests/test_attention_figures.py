@@ -120,11 +120,16 @@ def test_a_film_strip_has_a_frame_a_word_and_a_bar_below_each():
     entropies = [0.5, 1.5, 1.0]
     picture = Image.new("RGB", (20, 20), "white")
     figure = attention_figures.show_film_strip(
-        picture, ["a", "red", "star"], attention, {"entropy": entropies}
+        picture,
+        ["a", "red", "star"],
+        attention,
+        {"entropy": entropies, "gate": [0, 0, 0]},
+        {"entropy": 2},
     )
-    strip, bars = figure.axes
+    strip, bars, gates = figure.axes
     assert [label.get_text() for label in strip.get_xticklabels()] == ["a", "red", "star"]
     assert [bar.get_height() for bar in bars.patches] == entropies
+    assert [list(line.get_ydata()) for line in bars.lines] == [[2, 2]] and not gates.lines
     pixels = strip.images[0].get_array()
     lit = [pixels[18 + 28, 122 * number + 5 + 28].max() for number in range(3)]  # top left cell
     assert lit[0] > 4 * lit[1] and lit[1] == lit[2]
