@@ -52,6 +52,11 @@ class WordSearch:
                     found[row] = having
         return found
 
+    def some(self, words: str, count: int) -> list[tuple[int, str]]:
+        """Rows of pictures, at most ``count``, spread over all found, each with one caption."""
+        found = self.find(words)
+        return [(row, found[row][0]) for row in list(found)[:: max(1, len(found) // count)][:count]]
+
 
 def _spaced(text: str) -> str:
     return f" {' '.join(tokenize(text))} "
@@ -100,12 +105,11 @@ def show_word(search: WordSearch, words: str, count: int = 4) -> Figure:
     Raises:
         ValueError: no caption has the words.
     """
-    found = search.find(words)
-    if not found:
+    chosen = search.some(words, count)
+    if not chosen:
         raise ValueError(f"No caption of {search.split.name} has {words!r}.")
-    rows = list(found)[:: max(1, len(found) // count)][:count]
-    texts = [_in_bold(found[row][0], words, width=30) for row in rows]
-    pictures = [read_image(search.split.paths[row]) for row in rows]
+    texts = [_in_bold(caption, words, width=30) for _, caption in chosen]
+    pictures = [read_image(search.split.paths[row]) for row, _ in chosen]
     figure = show_pictures(pictures, texts, 4, width=1000)
     for axis in figure.axes:
         axis.title.set_parse_math(True)  # for the bold letters

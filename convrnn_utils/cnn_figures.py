@@ -46,8 +46,9 @@ def show_numbers(grids: Mapping[str, Tensor], windows: Mapping[str, tuple] | Non
         width_ratios=widths,
         squeeze=False,
     )
+    limit = _limit(grids)
     for axis, (title, grid) in zip(axes[0], grids.items(), strict=True):
-        _draw_numbers(axis, grid)
+        _draw_numbers(axis, grid, limit)
         if windows and title in windows:
             _frame(axis, *windows[title], color="black", lw=3)
         axis.set_title(title, fontsize=11)
@@ -64,8 +65,9 @@ def show_product(matrix: Tensor, vector: Tensor, bias: Tensor) -> Figure:
     grids = {"W": matrix, "x": vector[:, None], "b": bias[:, None]}
     grids["W x + b"] = (matrix @ vector + bias)[:, None]
     figure, axes = plt.subplots(1, 4, figsize=(11, 4.8), width_ratios=[matrix.shape[1], 2, 2, 3])
+    limit = _limit(grids)
     for axis, (name, grid) in zip(axes, grids.items(), strict=True):
-        _draw_numbers(axis, grid, zeros=name != "W", aspect="auto", fontsize=9)
+        _draw_numbers(axis, grid, limit, zeros=name != "W", aspect="auto", fontsize=9)
         axis.set_title(f"{name}\n{grid.shape[0]} × {grid.shape[1]}", fontsize=11)
     for line in range(5, matrix.shape[1], 5):
         axes[0].axvline(line - 0.5, color="0.6", lw=0.8)
@@ -103,7 +105,7 @@ def show_maps(rows: Mapping[str, Sequence[tuple[str, Tensor]]], size: float = 1.
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=10)
         for axis, (title, pixels) in zip(line, row, strict=False):
-            axis.imshow(numpy.asarray(pixels), cmap="cividis", interpolation="nearest")
+            axis.imshow(numpy.asarray(pixels), cmap="cividis")
             axis.set_title(title, fontsize=9)
     return figure
 
@@ -203,9 +205,13 @@ def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figur
     return figure
 
 
-def _draw_numbers(axis, grid: Tensor, zeros: bool = True, aspect="equal", fontsize=None) -> None:
+def _limit(grids: Mapping[str, Tensor]) -> float:
+    """One end of a colour scale for all grids: twice their largest number, for pale cells."""
+    return 2 * (max(grid.abs().max().item() for grid in grids.values()) or 1)
+
+
+def _draw_numbers(axis, grid: Tensor, limit: float, zeros=True, aspect="equal", fontsize=None):
     """A matrix as pale cells, orange below zero and purple above, with its numbers written in."""
-    limit = 2 * (grid.abs().max().item() or 1)
     axis.imshow(grid.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect=aspect)
     for (row, column), value in numpy.ndenumerate(grid.numpy()):
         if value or zeros:

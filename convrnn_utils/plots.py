@@ -84,8 +84,8 @@ def show_attention(
 ) -> Figure:
     """Where a captioner looked for each word: the places it looked at are bright, the rest dark.
 
-    A place is drawn as what it is, one cell of the grid. In each panel the brightest cell is
-    the one with the largest weight; this weight stands beside the word.
+    A place is drawn as what it is, one cell of the grid. In each panel the cell with the
+    largest weight is not darkened at all; this weight stands beside the word.
 
     Args:
         picture: as the captioner saw it, so that the cells lie where they belong.

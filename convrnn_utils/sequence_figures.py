@@ -101,6 +101,7 @@ def show_accuracies(
     accuracies: Mapping[str, Sequence[float]],
     intervals: Mapping[str, tuple[float, float]],
     chance: float,
+    commonest: float,
 ) -> Figure:
     """Accuracies of several models: a dot for each seed, a diamond for the mean, an interval.
 
@@ -108,9 +109,10 @@ def show_accuracies(
         accuracies: one for each seed, between 0 and 1, by the name of the model.
         intervals: the lower and upper end for each model; drawn no further than 0 and 1.
         chance: what guessing reaches, drawn as a dashed line.
+        commonest: what always giving the commonest answer reaches, drawn as a dotted line.
     """
     figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(accuracies) + 0.9))
-    lowest = min(chance, *(ends[0] for ends in intervals.values()))
+    lowest = min(chance, commonest, *(ends[0] for ends in intervals.values()))
     for row, (name, values) in enumerate(accuracies.items()):
         low, high = numpy.clip(intervals[name], 0, 1)
         axis.plot([100 * low, 100 * high], [row, row], color=PALETTE[0], lw=2.5, alpha=0.6)
@@ -122,13 +124,16 @@ def show_accuracies(
             fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 0.5},
         )  # fmt: skip
     axis.axvline(100 * chance, color="black", ls="--", lw=1)
+    axis.axvline(100 * commonest, color="black", ls=":", lw=1.5)
     axis.set(
         yticks=range(len(accuracies)),
         xlim=(max(100 * lowest, 0) - 3, 102),
         ylim=(len(accuracies) - 0.4, -0.7),
     )
     axis.set_yticklabels(accuracies)
-    axis.set_xlabel("right answers on the test set, %   (dashed: guessing)")
+    axis.set_xlabel(
+        "right answers on the test set, %\n(dashed: guessing; dotted: always the commonest answer)"
+    )
     return figure
 
 

@@ -104,12 +104,13 @@ def test_orders_are_drawn_as_paths_over_the_grid():
 
 def test_accuracies_show_every_seed_and_an_interval_within_bounds():
     figure = sequence_figures.show_accuracies(
-        {"one": [0.9, 1.0, 0.95], "two": [0.5]}, {"one": (0.8, 1.1), "two": (0.5, 0.5)}, 0.5
+        {"one": [0.9, 1.0, 0.95], "two": [0.5]}, {"one": (0.8, 1.1), "two": (0.5, 0.5)}, 0.5, 0.6
     )
     interval, dots, mean = figure.axes[0].lines[:3]
     assert list(interval.get_xdata()) == [80, 100]
     assert numpy.allclose(dots.get_xdata(), [90, 100, 95])
     assert numpy.allclose(mean.get_xdata(), [95])
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines[-2:]] == [50, 60]
 
 
 def test_strips_and_layers_keep_what_they_are_given():
