@@ -82,16 +82,15 @@ def crowd_judgements(folder: Path) -> list[Judgement]:
     ]
 
 
-def agreement(
-    judgements: Sequence[Judgement], variant: str, meteor: bool = True
-) -> dict[str, float]:
-    """Kendall's tau of each metric of ``metrics.score_each`` with people's scores.
+def scored_cases(
+    judgements: Sequence[Judgement], meteor: bool = True
+) -> tuple[dict[str, Sequence[float]], list[float]]:
+    """What each metric of ``metrics.score_each`` and what people give to the cases, in one order.
 
     Every score of a caption counts as a case of its own, and for CIDEr as a document of its own.
 
     Args:
         judgements: what ``expert_judgements`` or ``crowd_judgements`` returns.
-        variant: of tau: ``"b"`` or ``"c"``.
         meteor: whether METEOR is computed, too; without it, this takes a fifth of the time.
     """
     cases = [(judgement, score) for judgement in judgements for score in judgement.scores]
@@ -100,7 +99,19 @@ def agreement(
         {number: judgement.caption for number, (judgement, _) in enumerate(cases)},
         meteor,
     )
-    people = [score for _, score in cases]
+    return scores, [score for _, score in cases]
+
+
+def agreement(
+    judgements: Sequence[Judgement], variant: str, meteor: bool = True
+) -> dict[str, float]:
+    """Kendall's tau of each metric with people's scores, over the cases of ``scored_cases``.
+
+    Args:
+        judgements, meteor: see ``scored_cases``.
+        variant: of tau: ``"b"`` or ``"c"``.
+    """
+    scores, people = scored_cases(judgements, meteor)
     return {name: kendall_tau(values, people, variant) for name, values in scores.items()}
 
 
