@@ -106,8 +106,8 @@ def test_notebook_describes_its_figures(notebook):
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
         if kinds & {"image/png", "image/jpeg"}:
-            near = cell.source + (following.source if following else "")
-            assert "plots.describe(" in near, cell.source[:200]
+            near = [*cell.outputs, *(following.outputs if following else [])]
+            assert any("Figure: " in output.get("text", "") for output in near), cell.source[:200]
 
 
 def test_notebook_shows_nothing_of_flickr8k(notebook):
