@@ -111,7 +111,9 @@ class ImageEncoder(nn.Module):
                     same = isinstance(layer, Conv2dSame)
                     setattr(module, name, _SamePadding(fused) if same else fused)
                     # timm's batch normalisation holds the activation that follows it
-                    setattr(module, next_name, getattr(following, "act", nn.Identity()))
+                    activation = getattr(following, "act", nn.Identity())
+                    bounded = isinstance(activation, nn.ReLU6)
+                    setattr(module, next_name, _ReLU6() if bounded else activation)
         return encoder
 
     def fingerprint(self) -> str:
@@ -147,6 +149,23 @@ class _SamePadding(nn.Module):
         return functional.conv2d(
             maps, weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups
         )
+
+
+class _ReLU6(nn.Module):
+    """``nn.ReLU6`` in place, faster in bfloat16 on a CPU, with the same results.
+
+    torch's takes several times as long in bfloat16 as in float32. Here the 16 bits of each number
+    are read as a whole number, which keeps the order of numbers from 0 on; the sign bit makes those
+    below 0 negative.
+    """
+
+    SIX = torch.tensor(6, dtype=torch.bfloat16).view(torch.int16).item()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.dtype != torch.bfloat16:
+            return functional.relu6(maps, inplace=True)
+        maps.view(torch.int16).clamp_(0, self.SIX)
+        return maps
 
 
 class CNNEncoder(nn.Module):

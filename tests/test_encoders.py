@@ -12,6 +12,7 @@ import torchvision
 from PIL import Image
 from timm.layers import Conv2dSame
 from torch import nn
+from torch.nn import functional
 
 from convrnn_utils import data, encoders
 from convrnn_utils.encoders import CNNEncoder, ImageEncoder, create_encoder
@@ -316,6 +317,22 @@ def test_folded_gives_the_same_features_without_batch_normalisation(lite, photog
     assert expected.max() > 1
     torch.testing.assert_close(features, expected, rtol=0, atol=2e-4)
     assert any(isinstance(part, nn.BatchNorm2d) for part in lite.modules())  # is as it was
+
+
+def test_folded_replaces_every_relu6(lite):
+    before, after = ([type(part) for part in cnn.modules()] for cnn in (lite, lite.folded()))
+    assert before.count(nn.ReLU6) == after.count(encoders._ReLU6) > 0
+    assert nn.ReLU6 not in after
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu6_gives_the_numbers_that_torch_gives(dtype):
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+    maps = every[~every.isnan()].to(dtype)
+    expected = functional.relu6(maps)
+    assert torch.equal(encoders._ReLU6()(maps.clone()), expected)
+    apart = maps.repeat(2, 1).t()  # not contiguous
+    assert torch.equal(encoders._ReLU6()(apart), expected.repeat(2, 1).t())
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
