@@ -3,12 +3,13 @@
 python benchmarks/speed_training.py
 
 Ours are the models of the course, fed with features computed beforehand, as ``training.train`` does
-it, in bfloat16 if the processor has units for it. The references have the same weights and the same
-loss. For the document's model, the reference reads and decodes the pictures and runs the CNN again
-in each step, and packs the sequences. For attention, the reference is ``plain_attention``, which
-projects the places again before every word, over a batch that shrinks. A batch of attention has
-four captions of each picture (``train --by-picture`` takes five, which do not divide 32): ours
-reads a picture's places once for all four, the reference once for each.
+it: in bfloat16 if the processor has units for it, with torch's fused AdamW. The references have the
+same weights and the same loss, and AdamW without options. For the document's model, the reference
+reads and decodes the pictures and runs the CNN again in each step, and packs the sequences. For
+attention, the reference is ``plain_attention``, which projects the places again before every word,
+over a batch that shrinks. A batch of attention has four captions of each picture (``train
+--by-picture`` takes five, which do not divide 32): ours reads a picture's places once for all four,
+the reference once for each.
 """
 
 from collections.abc import Callable
@@ -57,10 +58,13 @@ def fast_loss(model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
         return teacher_forcing_loss(model, inputs, captions)
 
 
-def step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """A step of training that minimises what ``loss()`` gives."""
+def step(model: nn.Module, loss: Callable[[], Tensor], fused: bool = True) -> Callable[[], None]:
+    """A step of training that minimises what ``loss()`` gives, as ours or as the reference does.
+
+    A ``fused`` AdamW goes over the weights once, instead of once for each operation.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, 1e-4)
+    optimizer = torch.optim.AdamW(weights, 1e-4, fused=fused)
     model.train()
 
     def run() -> None:
@@ -129,6 +133,7 @@ def measure_document(photos: data.Split, rounds: int, size: int = 32) -> list[di
             "reference": step(
                 model,
                 lambda: plain_document_loss(model, pictures[rows].to(device()), captions),
+                fused=False,
             ),
             "pictures": lambda: model.cnn(pictures[rows].to(device())),
         },
@@ -157,7 +162,7 @@ def measure_epoch(photos: data.Split, rounds: int, size: int = 32, epochs: int =
         "ours": lambda: fast_loss(model, *fed["ours"]),
         "reference": lambda: plain_document_loss(model, *fed["reference"]),
     }
-    steps = {side: step(model, loss) for side, loss in losses.items()}
+    steps = {side: step(model, loss, fused=side == "ours") for side, loss in losses.items()}
 
     def ours() -> None:
         for chosen in data.batch_indices(dataset, size, 0):
@@ -195,7 +200,7 @@ def measure_attention(photos: data.Split, rounds: int, sizes=(32, 128)) -> list[
         check(model, *(partial(teacher_forcing_loss, *what) for what in fed.values()))
         sides = {
             "ours": step(model, partial(fast_loss, *fed["ours"])),
-            "reference": step(plain, partial(teacher_forcing_loss, *fed["reference"])),
+            "reference": step(plain, partial(teacher_forcing_loss, *fed["reference"]), fused=False),
         }
         seconds = in_turn(sides, rounds)
         rates = (size / seconds[side] for side in sides)

@@ -181,7 +181,7 @@ def train(
     loss = loss or partial(teacher_forcing_loss, label_smoothing=label_smoothing)
     torch.manual_seed(seed)
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
     average = _copy_of_weights(model) if averaging else {}
     run = Run(folder, model, average, optimizer, training, settings)
     if processes.rank() > 0:

@@ -309,7 +309,9 @@ def test_a_batch_by_picture_has_the_captions_of_its_pictures_in_their_order():
 
 def test_an_epoch_bears_its_part_of_the_features(few, takes, monkeypatch):
     speed, steps = load("speed_training"), []
-    monkeypatch.setattr(speed, "step", lambda model, loss: lambda: steps.append(loss().item()))
+    monkeypatch.setattr(
+        speed, "step", lambda model, loss, fused: lambda: steps.append(loss().item())
+    )
     takes(speed, ours=2.0, reference=30.0, once=40.0)
     (record,) = speed.measure_epoch(few, 1, size=5, epochs=10)
     assert rates(record) == ("epoch_document", 6.0, 30.0, 5.0)

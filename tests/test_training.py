@@ -354,6 +354,23 @@ def test_gradients_are_clipped(encoder, tmp_path):
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_the_fused_optimiser_has_the_losses_of_the_plain_one(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "has_bfloat16", lambda where: False)
+    adamw, asked = torch.optim.AdamW, []
+
+    def plain(*arguments, fused, **options):
+        asked.append(fused)
+        return adamw(*arguments, **options)
+
+    _, fast = run(encoder, tmp_path / "fused", weight_decay=0.1)
+    monkeypatch.setattr(torch.optim, "AdamW", plain)
+    _, slow = run(encoder, tmp_path / "plain", weight_decay=0.1)
+    assert asked == [True]
+    for kind in ("training_loss", "validation_loss"):
+        expected = [entry[kind] for entry in slow]
+        assert [entry[kind] for entry in fast] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_loss_of_ones_own_is_minimised_and_a_run_with_another_is_refused(encoder, tmp_path):
     class ShortOutputBias:
         def __call__(self, model, inputs, captions):
