@@ -102,9 +102,14 @@ def command(description: str, measure: Callable[[], list[dict]]) -> None:
     """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--into", type=Path, help="add the rows to the JSON list in this file")
+    parser.add_argument(
+        "--float32", action="store_true", help="as on a processor without units for bfloat16"
+    )
     options = parser.parse_args()
     if options.into and not options.into.parent.is_dir():
         parser.error(f"there is no folder {options.into.parent}")  # before minutes of measuring
+    if options.float32:  # what env.has_bfloat16 asks torch
+        torch.cpu._is_amx_tile_supported = torch.cpu._is_avx512_bf16_supported = lambda: False
     rows = measure()
     print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")
     for record in rows:

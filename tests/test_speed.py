@@ -14,7 +14,7 @@ from convrnn_utils import data
 from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import beam_search
-from convrnn_utils.env import repository
+from convrnn_utils.env import has_bfloat16, repository
 from convrnn_utils.text import END, START, Vocabulary
 from convrnn_utils.training import teacher_forcing_loss
 
@@ -104,6 +104,16 @@ def test_a_folder_that_is_missing_is_said_before_anything_is_measured(tmp_path, 
     monkeypatch.setattr(sys, "argv", ["speed_b.py", "--into", str(tmp_path / "none" / "rows.json")])
     with pytest.raises(SystemExit):
         load("timing").command("Title", lambda: pytest.fail("it measures"))
+
+
+@pytest.mark.parametrize("options", [[], ["--float32"]])
+def test_a_command_can_do_without_the_units_for_bfloat16(options, monkeypatch):
+    for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: True, raising=False)
+    monkeypatch.setattr(sys, "argv", ["speed_b.py", *options])
+    found = []
+    load("timing").command("Title", lambda: found.append(has_bfloat16(torch.device("cpu"))) or [])
+    assert found == [not options]
 
 
 def test_the_table_has_a_line_for_each_row():
