@@ -4,7 +4,7 @@ python benchmarks/speed_training.py
 
 Ours are the models of the course, fed with features computed beforehand, as ``training.train`` does
 it: in bfloat16 if the processor has units for it, with torch's fused AdamW. The references have the
-same weights and the same loss, and AdamW without options. For the document's model, the reference
+same weights and the same loss, and torch's default AdamW. For the document's model, the reference
 reads and decodes the pictures and runs the CNN again in each step, and packs the sequences. For
 attention, the reference is ``plain_attention``, which projects the places again before every word,
 over a batch that shrinks. A batch of attention has four captions of each picture (``train
@@ -59,12 +59,12 @@ def fast_loss(model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
 
 
 def step(model: nn.Module, loss: Callable[[], Tensor], fused: bool = True) -> Callable[[], None]:
-    """A step of training that minimises what ``loss()`` gives, as ours or as the reference does.
+    """A step of training that minimises what ``loss()`` gives.
 
     A ``fused`` AdamW goes over the weights once, instead of once for each operation.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, 1e-4, fused=fused)
+    optimizer = torch.optim.AdamW(weights, 1e-4, fused=fused or None)  # None: torch decides
     model.train()
 
     def run() -> None:

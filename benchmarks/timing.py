@@ -1,6 +1,7 @@
 """What the speed_*.py commands share: two sides timed in turn, rows of results, the machine.
 
-python benchmarks/timing.py    prints the table of benchmarks/results.json, as the README has it
+python benchmarks/timing.py    prints the table of benchmarks/results.json, as the README has it,
+                               but for its last column
 """
 
 import argparse
@@ -99,17 +100,22 @@ def table(rows: list[dict]) -> str:
 
 
 def command(description: str, measure: Callable[[], list[dict]]) -> None:
-    """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there."""
+    """Measure, print a table and JSON, and with ``--into FILE`` keep the rows there.
+
+    With ``--float32``, ours does without the units for bfloat16 that a processor or GPU may have.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--into", type=Path, help="add the rows to the JSON list in this file")
-    parser.add_argument(
-        "--float32", action="store_true", help="as on a processor without units for bfloat16"
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--into", type=Path, help="add the rows to the JSON list in this file")
+    choice.add_argument(
+        "--float32", action="store_true", help="ours as on a machine without units for bfloat16"
     )
     options = parser.parse_args()
     if options.into and not options.into.parent.is_dir():
         parser.error(f"there is no folder {options.into.parent}")  # before minutes of measuring
     if options.float32:  # what env.has_bfloat16 asks torch
         torch.cpu._is_amx_tile_supported = torch.cpu._is_avx512_bf16_supported = lambda: False
+        torch.cuda.is_bf16_supported = lambda **_: False
     rows = measure()
     print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")
     for record in rows:

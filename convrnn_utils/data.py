@@ -256,8 +256,8 @@ def cached_features(
         split: N pictures.
         encoder: an ``ImageEncoder`` with L places and D features.
         pooled: keep only the mean over the places.
-        batch_size: pictures at a time; by default 32 on a GPU and 4 on each core of a CPU, or 16 if
-            features are rounded, since the weights are then rounded anew for each batch.
+        batch_size: pictures at a time; by default 32 on a GPU; on each core of a CPU 4, or 16 if
+            the features are rounded, since the weights are then rounded anew for each batch.
         view: one of ``VIEWS``.
         for_training: round as ``training.train`` does, to bfloat16 on a device that has units for
             it. This takes about half the time, and the features are a few per cent off; captions

@@ -142,10 +142,15 @@ def resume(run: Run) -> None:
     for name, weight in run.average.items():
         weight.copy_(parts["average"][name])
     states: dict[int, dict] = {}
+    (group,) = run.optimizer.param_groups
     for name, tensor in parts["optimizer"].items():
         number, key = name.split(".")
-        # a copy, since Windows cannot replace a file while tensors still read from it
-        states.setdefault(int(number), {})[key] = tensor.clone()
+        weight = group["params"][int(number)]
+        # Copies, since Windows cannot replace a file while tensors still read from it. The means
+        # get the memory layout of their weight, which a fused AdamW relies on.
+        mean = tensor.shape == weight.shape
+        copied = torch.empty_like(weight).copy_(tensor) if mean else tensor.clone()
+        states.setdefault(int(number), {})[key] = copied
     run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": states})
     torch.set_rng_state(parts["random"]["cpu"])
     if "cuda" in parts["random"] and torch.cuda.is_available():

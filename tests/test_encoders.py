@@ -325,6 +325,17 @@ def test_folded_replaces_every_relu6(lite):
     assert nn.ReLU6 not in after
 
 
+def test_folded_gives_the_same_in_bfloat16_as_with_the_relu6_of_torch(lite, photographs):
+    fast, pictures = lite.folded(), photographs[1][:4]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        features = fast(pictures)
+        for block in list(fast.modules()):
+            for name, layer in list(block.named_children()):
+                if isinstance(layer, encoders._ReLU6):
+                    setattr(block, name, nn.ReLU6())
+        assert features.dtype == torch.bfloat16 and torch.equal(fast(pictures), features)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_relu6_gives_the_numbers_that_torch_gives(dtype):
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)

@@ -99,15 +99,23 @@ def test_notebook_keeps_nothing_of_the_machine_it_ran_on(notebook):
     assert set(content.metadata) <= {"kernelspec", "language_info", "accelerator", "colab"}
 
 
+def has_picture(cell) -> bool:
+    kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+    return bool(kinds & {"image/png", "image/jpeg"})
+
+
 def test_notebook_describes_its_figures(notebook):
     """A cell that leaves a picture is followed by its description, in this cell or the next."""
     _, content = notebook
     cells = code_cells(content)
-    for cell, following in zip(cells, [*cells[1:], None], strict=True):
-        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
-        if kinds & {"image/png", "image/jpeg"}:
-            near = [*cell.outputs, *(following.outputs if following else [])]
-            assert any("Figure: " in output.get("text", "") for output in near), cell.source[:200]
+    for number, cell in enumerate(cells):
+        if has_picture(cell):
+            near = [
+                cell,
+                *(each for each in cells[number + 1 : number + 2] if not has_picture(each)),
+            ]
+            texts = "".join(output.get("text", "") for each in near for output in each.outputs)
+            assert "Figure: " in texts, cell.source[:200]
 
 
 def test_notebook_shows_nothing_of_flickr8k(notebook):

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -93,6 +95,25 @@ def test_an_interrupt_stops_between_two_steps_and_saves(
     resumed, _ = run(dataset, tiny_encoder, tmp_path / "stopped")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name])
+
+
+def test_a_run_that_trains_its_encoder_goes_on_as_if_undisturbed(
+    dataset, small_split, tmp_path, monkeypatch
+):
+    """The encoder's kernels lie channels last in memory, but not so in a file."""
+    monkeypatch.setattr(training, "has_bfloat16", lambda where: False)
+    ends = {}
+    for name, stop in (("whole", None), ("stopped", 3), ("stopped", None)):
+        encoder = create_encoder("small_cnn", frozen=False)
+        pairs = CaptionDataset(small_split, Pictures(small_split, encoder), dataset.vocabulary)
+        with monkeypatch.context() as patch:
+            before_step(patch, stop, partial(signal.raise_signal, signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+                ends[name], _ = run(pairs, encoder, tmp_path / name, epochs=1)
+    kernel = ends["whole"].cnn_encoder.cnn.network[0][0].weight
+    assert not kernel.is_contiguous()
+    for name, weight in ends["whole"].state_dict().items():
+        torch.testing.assert_close(ends["stopped"].state_dict()[name], weight)
 
 
 def test_an_interrupt_while_scoring_leaves_a_model_that_can_be_used(

@@ -110,10 +110,22 @@ def test_a_folder_that_is_missing_is_said_before_anything_is_measured(tmp_path, 
 def test_a_command_can_do_without_the_units_for_bfloat16(options, monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, question, lambda: True, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(sys, "argv", ["speed_b.py", *options])
     found = []
-    load("timing").command("Title", lambda: found.append(has_bfloat16(torch.device("cpu"))) or [])
-    assert found == [not options]
+
+    def measure():
+        found.extend(has_bfloat16(torch.device(where)) for where in ("cpu", "cuda"))
+        return []
+
+    load("timing").command("Title", measure)
+    assert found == [not options] * 2
+
+
+def test_rows_without_the_units_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["speed_b.py", "--float32", "--into", str(tmp_path / "rows")])
+    with pytest.raises(SystemExit):
+        load("timing").command("Title", lambda: pytest.fail("it measures"))
 
 
 def test_the_table_has_a_line_for_each_row():
@@ -193,12 +205,16 @@ def test_the_network_alone_is_timed_and_compared_with_bfloat16(monkeypatch, tiny
     speed = load("speed_features")
     monkeypatch.setattr(speed, "multiply_adds_a_second", lambda: 4e9)
     monkeypatch.setattr(speed, "rate_of_network", lambda network, pictures: 5.0)
+    monkeypatch.setattr(speed, "has_bfloat16", lambda where: True)
     threads = torch.get_num_threads()
     pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     speed.report_network(tiny_encoder, pictures)
     printed = capsys.readouterr().out
     assert "4 G multiply-adds" in printed and "allow 10, 2.0 times as many" in printed
     assert "features that are 0." in printed  # per cent of their length
+    monkeypatch.setattr(speed, "has_bfloat16", lambda where: False)
+    speed.report_network(tiny_encoder, pictures)
+    assert "In bfloat16" not in capsys.readouterr().out
     monkeypatch.undo()
     assert speed.rate_of_network(tiny_encoder.network, tiny_encoder.normalise(pictures), 1) > 0
     assert torch.get_num_threads() == threads
