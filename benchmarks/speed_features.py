@@ -5,10 +5,9 @@ python benchmarks/speed_features.py
 From JPEG files to the grid of features of a picture. Ours is ``data.cached_features``, as for
 training: batch normalisation folded into the convolutions, channels last, memory kept, every core
 at work on pictures of its own, and bfloat16, with a ReLU6 that is fast in it, if the processor has
-units for it. The reference is
-``plain_features.py``, in a process of its own. Ours reads the 24 ``photos`` 32 times over, the
-reference 8 times, which is three whole batches: a rate does not depend on how many pictures there
-are, except for what happens only once.
+units for it. The reference is ``plain_features.py``, in a process of its own. Ours reads the 24
+``photos`` 32 times over, the reference 8 times, which is three whole batches: a rate does not
+depend on how many pictures there are, except for what happens only once.
 """
 
 import copy

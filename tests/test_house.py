@@ -108,12 +108,9 @@ def test_notebook_describes_its_figures(notebook):
     """A cell that leaves a picture is followed by its description, in this cell or the next."""
     _, content = notebook
     cells = code_cells(content)
-    for number, cell in enumerate(cells):
+    for cell, following in zip(cells, [*cells[1:], cells[-1]], strict=True):
         if has_picture(cell):
-            near = [
-                cell,
-                *(each for each in cells[number + 1 : number + 2] if not has_picture(each)),
-            ]
+            near = [cell] if has_picture(following) else [cell, following]
             texts = "".join(output.get("text", "") for each in near for output in each.outputs)
             assert "Figure: " in texts, cell.source[:200]
 
