@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from convrnn_utils.env import device
+from convrnn_utils.env import device, has_bfloat16
 
 
 def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
@@ -53,6 +53,8 @@ def multiply_adds_a_second(size: int = 2048, rounds: int = 7) -> float:
 def machine(where: str | None = None) -> str:
     """The processor, how many threads torch uses on it, and torch's version.
 
+    It also says whether what is timed may use units for bfloat16 (see ``env.has_bfloat16``).
+
     Args:
         where: ``"cpu"`` for what runs on the CPU even if there is a GPU; without it, the GPU, if
             there is one, is named too.
@@ -61,8 +63,10 @@ def machine(where: str | None = None) -> str:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    if (where or device().type) == "cuda":
+    where = where or device().type
+    if where == "cuda":
         name = f"{torch.cuda.get_device_name()}, {name}"
+    name += ", with bfloat16" if has_bfloat16(torch.device(where)) else ""
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}"
 
 

@@ -77,8 +77,9 @@ def test_what_runs_on_the_cpu_names_no_gpu(monkeypatch):
     timing = load("timing")
     monkeypatch.setattr(timing, "device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    assert timing.machine().startswith("a GPU, ")
-    assert "a GPU" not in timing.machine("cpu")
+    monkeypatch.setattr(timing, "has_bfloat16", lambda where: where.type == "cuda")
+    assert timing.machine().startswith("a GPU, ") and ", with bfloat16, " in timing.machine()
+    assert "a GPU" not in timing.machine("cpu") and "bfloat16" not in timing.machine("cpu")
 
 
 def test_the_ratio_says_how_many_times_faster_ours_is():
