@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from convrnn_utils.env import device, has_bfloat16
+from convrnn_utils.env import BFLOAT16_QUESTIONS, device, has_bfloat16
 
 
 def in_turn(sides: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
@@ -118,7 +118,8 @@ def command(description: str, measure: Callable[[], list[dict]]) -> None:
     if options.into and not options.into.parent.is_dir():
         parser.error(f"there is no folder {options.into.parent}")  # before minutes of measuring
     if options.float32:  # what env.has_bfloat16 asks torch
-        torch.cpu._is_amx_tile_supported = torch.cpu._is_avx512_bf16_supported = lambda: False
+        for question in BFLOAT16_QUESTIONS:
+            setattr(torch.cpu, question, lambda: False)
         torch.cuda.is_bf16_supported = lambda **_: False
     rows = measure()
     print(f"{'':22}{'ours':>12}{'reference':>12}  {'unit':12}{'ratio':>6}")

@@ -10,6 +10,10 @@ import torch
 
 PROFILES = ("smoke", "laptop", "gpu")
 
+# Functions of torch.cpu that tell of units for bfloat16. torch has no public ones, and may rename
+# these private ones one day.
+BFLOAT16_QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+
 # By default, GPUs from Ampere on round the numbers that convolutions and LSTMs multiply to 10 bits
 # (TF32). That is too coarse for the equalities that notebooks check to 1e-5, and makes the features
 # differ from those of a CPU.
@@ -47,9 +51,7 @@ def has_bfloat16(where: torch.device) -> bool:
     """
     if where.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch has no public function for this, and may rename these private ones one day
-    questions = (f"_is_{units}_supported" for units in ("amx_tile", "avx512_bf16"))
-    return where.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
+    return where.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in BFLOAT16_QUESTIONS)
 
 
 def profile() -> str:
