@@ -8,9 +8,11 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from convrnn_utils import data, processes, runs, training
+from convrnn_utils.attention import ShowAttendTell
 from convrnn_utils.checkpoints import (
     load_model,
     read_file,
@@ -352,6 +354,38 @@ def test_gradients_are_clipped(encoder, tmp_path):
     training._minimise(loss, optimizer, learning_rate=1.0, clip_norm=1e-3)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(parameters, before, strict=True)) ** 0.5
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result depends on values, for which the CPU waits for a GPU."""
+
+    WAIT = ("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += str(function).startswith(self.WAIT)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_no_step_waits_for_the_device(encoder, tmp_path, monkeypatch, attends):
+    """However many steps an epoch has, it asks for as many numbers: the mean loss, shown once."""
+    monkeypatch.setattr(training.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(training, "_finish_epoch", lambda *_: (_ for _ in ()).throw(Interrupt))
+    waited = []
+    for batch_size in (12, 4):
+        dataset = make_dataset("train", 1)
+        dataset.inputs = dataset.inputs[:, None].repeat(64, axis=1) if attends else dataset.inputs
+        kind = ShowAttendTell if attends else ConvRNN
+        model = kind(16, 24, len(dataset.vocabulary), dropout=0.3, cnn=encoder)
+        with Waits() as waits, pytest.raises(Interrupt):
+            folder = tmp_path / str(batch_size)
+            train(model, dataset, dataset, folder, epochs=1, batch_size=batch_size, averaging=0.9)
+        waited.append(waits.count)
+    assert waited == [waited[0]] * 2 and waited[0] > 0
 
 
 def test_the_fused_optimiser_has_the_losses_of_the_plain_one(encoder, tmp_path, monkeypatch):
