@@ -161,7 +161,7 @@ def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folde
         for name in splits
     }
     on_device = {
-        name: phases("features to the device", lambda array=array: torch.tensor(array).to(device()))
+        name: phases("features to the device", lambda array=array: data.to_gpu(array, device()))
         for name, array in features.items()
     }
     datasets = {
@@ -170,7 +170,7 @@ def frozen(splits: dict[str, data.Split], options, vocabulary: Vocabulary, folde
     }
     model = make_model(vocabulary, encoder, options.size)
     inputs, captions = datasets["train"][typical_batch(datasets["train"], options.batch_size)]
-    floor = floor_of_step(model, inputs.float(), captions.to(device()))
+    floor = floor_of_step(model, inputs.to(device()).float(), captions.to(device()))
     history = phases(
         "training",
         lambda: train(

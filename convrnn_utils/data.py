@@ -52,6 +52,7 @@ __all__ = [
     "read_image",
     "readable",
     "scenes",
+    "to_gpu",
 ]
 
 
@@ -222,10 +223,11 @@ class Views:
     """N pictures, each in several views; a batch gets one view of each picture, drawn at random.
 
     Args:
-        views: arrays of N rows by the name of the view; row i of each belongs to picture i.
+        views: arrays or tensors of N rows by the name of the view; row i of each belongs to
+            picture i.
     """
 
-    def __init__(self, views: dict[str, numpy.ndarray]):
+    def __init__(self, views: dict[str, numpy.ndarray | Tensor]):
         self.names, self.arrays = list(views), list(views.values())
 
     def __len__(self) -> int:
@@ -234,7 +236,41 @@ class Views:
     def __getitem__(self, rows: Sequence[int]):
         """Rows (B, ...), each of a view drawn at random with torch's generator."""
         chosen = torch.randint(len(self.arrays), (len(rows),)).tolist()
-        return numpy.stack([self.arrays[view][row] for view, row in zip(chosen, rows, strict=True)])
+        drawn = [self.arrays[view][row] for view, row in zip(chosen, rows, strict=True)]
+        return torch.stack(drawn) if torch.is_tensor(drawn[0]) else numpy.stack(drawn)
+
+
+def to_gpu(inputs, where: torch.device):
+    """Features in the memory of a GPU, if they take at most half of what is free there.
+
+    Otherwise the CPU gathers the features of each batch and copies them, and the GPU waits.
+
+    Args:
+        inputs: what a ``CaptionDataset`` takes.
+        where: the device that is to use them.
+
+    Returns:
+        a tensor, or ``Views`` of tensors; ``inputs`` as they are if they do not fit, if they are
+        ``Pictures``, or if the device is no CUDA device.
+    """
+    arrays = inputs.arrays if isinstance(inputs, Views) else [inputs]
+    if not all(isinstance(array, numpy.ndarray) for array in arrays):
+        return inputs
+    if 2 * sum(array.nbytes for array in arrays) > _free_on_gpu(where):
+        return inputs
+    moved = [
+        # in parts, since the computer's memory may not hold the whole file
+        torch.cat([torch.tensor(array[rows]).to(where) for rows in _batches_of(256, len(array))])
+        for array in arrays
+    ]
+    if isinstance(inputs, Views):
+        return Views(dict(zip(inputs.names, moved, strict=True)))
+    return moved[0]
+
+
+def _free_on_gpu(where: torch.device) -> int:
+    """The bytes that are free in a GPU's memory; 0 for any other device."""
+    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else 0
 
 
 def cached_features(

@@ -1,6 +1,7 @@
 """Training a captioner: the loss, the loop, and runs that resume where they were interrupted."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -27,7 +28,7 @@ from convrnn_utils.checkpoints import (
     save_model,
     trained_weights,
 )
-from convrnn_utils.data import CaptionDataset, Split, Views, batch_indices
+from convrnn_utils.data import CaptionDataset, Split, Views, batch_indices, to_gpu
 from convrnn_utils.decoding import candidates, caption_all
 from convrnn_utils.env import has_bfloat16
 from convrnn_utils.runs import Run, resume, save, saves_in
@@ -117,6 +118,8 @@ def train(
     interruption (on one thread of a CPU, to the last bit); whatever was done since the last save is
     repeated. An interrupt stops the run between two steps, and saves it.
 
+    On a GPU, features are kept in its memory if they fit (see ``data.to_gpu``).
+
     Several processes (see ``processes.join``) train one model: each takes its share of every batch
     and of the validation split, and the first one saves.
 
@@ -204,6 +207,9 @@ def train(
             f"{training.split.name} has too few captions for a batch of two per process; "
             "take more pictures to train on."
         )
+    if not _finished(run.history, epochs, patience):
+        where = next(model.parameters()).device
+        run.training, validation = _near(training, where), _near(validation, where)
     silent = processes.rank() > 0 or _finished(run.history, epochs, patience)
     with tqdm(
         total=epochs * steps,
@@ -229,6 +235,13 @@ def train(
     load_trained_weights(model, read_file(run.best)[0])
     model.eval()
     return run.history
+
+
+def _near(dataset: CaptionDataset, where: torch.device) -> CaptionDataset:
+    """The same data set with its features on a GPU; the caller's own stays where it is."""
+    nearer = copy.copy(dataset)
+    nearer.inputs = to_gpu(dataset.inputs, where)
+    return nearer
 
 
 def _fingerprint(*splits: Split) -> str:

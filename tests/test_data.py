@@ -424,6 +424,27 @@ def test_views_give_each_picture_in_one_of_its_views():
     assert numpy.array_equal(views[rows], given)
 
 
+def test_features_go_to_a_gpu_if_half_of_its_memory_holds_them(monkeypatch):
+    """A CPU stands for the GPU; 600 rows of 3 numbers of 2 bytes, in two views."""
+    array = numpy.random.RandomState(0).random_sample((600, 3)).astype(numpy.float16)
+    views = data.Views({"whole": array, "mirrored": -array})
+    where, rows = torch.device("cpu"), [5, 599, 5, 0]
+    assert data.to_gpu(array, where) is array and data.to_gpu(views, where) is views
+    monkeypatch.setattr(data, "_free_on_gpu", lambda where: 2 * 3600)
+    moved = data.to_gpu(array, where)
+    assert torch.is_tensor(moved) and numpy.array_equal(moved[rows].numpy(), array[rows])
+    assert data.to_gpu(moved, where) is moved
+    assert data.to_gpu(views, where) is views, "both views together are too large"
+    monkeypatch.setattr(data, "_free_on_gpu", lambda where: 2 * 7200)
+    moved = data.to_gpu(views, where)
+    drawn = []
+    for inputs in (moved, views):
+        torch.manual_seed(0)
+        drawn.append(torch.as_tensor(inputs[rows * 10]))
+    assert torch.is_tensor(moved[rows]) and torch.equal(*drawn) and moved.names == views.names
+    assert data.to_gpu([], where) == [], "not an array: as it is"
+
+
 def test_features_beyond_the_range_of_fp16_are_refused(small_split, tiny_encoder, data_home):
     with torch.no_grad():
         tiny_encoder.network.bias += 1e6

@@ -388,6 +388,26 @@ def test_no_step_waits_for_the_device(encoder, tmp_path, monkeypatch, attends):
     assert waited == [waited[0]] * 2 and waited[0] > 0
 
 
+def test_features_in_a_gpus_memory_give_the_same_run(encoder, tmp_path, monkeypatch):
+    """A CPU stands for the GPU."""
+    _, expected = run(encoder, tmp_path / "file")
+    moved, to_gpu = [], training.to_gpu
+
+    def noted(inputs, where):
+        moved.append(to_gpu(inputs, where))
+        return moved[-1]
+
+    monkeypatch.setattr(data, "_free_on_gpu", lambda where: 10**9)
+    monkeypatch.setattr(training, "to_gpu", noted)
+    _, history = run(encoder, tmp_path / "memory")
+    assert [torch.is_tensor(inputs) for inputs in moved] == [True, True]
+    for entry in (*history, *expected):
+        entry.pop("seconds")
+    assert history == expected
+    run(encoder, tmp_path / "memory")
+    assert len(moved) == 2, "a finished run moves nothing"
+
+
 def test_the_fused_optimiser_has_the_losses_of_the_plain_one(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "has_bfloat16", lambda where: False)
     adamw, asked = torch.optim.AdamW, []
