@@ -115,7 +115,7 @@ def plan(machine: Machine, work: dict[str, float], share: float) -> dict[str, fl
     minutes = {f"{phase}, minutes": value / 60 for phase, value in seconds.items()}
     # pictures are decoded while the CNN works on others
     total = max(seconds["decoding"], seconds["CNN"]) + seconds["training"]
-    fit = 2 * work["features"] <= machine.memory  # as data.to_gpu decides; each GPU holds them all
+    fit = 2 * work["features"] <= machine.memory  # about as data.to_gpu decides; each GPU holds all
     return minutes | {
         "in all, minutes": total / 60,
         "disk, GB": (ON_DISK + max(LARGEST_ARCHIVE, work["features"])) / 1e9,

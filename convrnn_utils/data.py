@@ -258,19 +258,33 @@ def to_gpu(inputs, where: torch.device):
         return inputs
     if 2 * sum(array.nbytes for array in arrays) > _free_on_gpu(where):
         return inputs
-    moved = [
-        # in parts, since the computer's memory may not hold the whole file
-        torch.cat([torch.tensor(array[rows]).to(where) for rows in _batches_of(256, len(array))])
-        for array in arrays
-    ]
+    moved = [_copy_on(where, array) for array in arrays]
     if isinstance(inputs, Views):
         return Views(dict(zip(inputs.names, moved, strict=True)))
     return moved[0]
 
 
+def _copy_on(where: torch.device, array: numpy.ndarray) -> Tensor:
+    """An array as a tensor on a device, in parts: the computer's memory may not hold all of it."""
+    copy = torch.tensor(array[:0]).to(where).new_empty(array.shape)
+    for rows in _batches_of(256, len(array)):
+        copy[rows.start : rows.stop].copy_(torch.tensor(array[rows]))
+    return copy
+
+
 def _free_on_gpu(where: torch.device) -> int:
-    """The bytes that are free in a GPU's memory; 0 for any other device."""
-    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else 0
+    """The bytes of a GPU's memory that are free, or that torch keeps and does not use; else 0."""
+    if where.type != "cuda":
+        return 0
+    kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return torch.cuda.mem_get_info(where)[0] + kept
+
+
+def _take(inputs, rows: list[int]) -> Tensor:
+    """Rows of a data set's inputs; where these are on a GPU, the CPU does not wait for it."""
+    if torch.is_tensor(inputs):  # a list would be copied to the GPU at the end of its work
+        return inputs[torch.tensor(rows).to(inputs.device, non_blocking=True)]
+    return torch.as_tensor(inputs[rows])
 
 
 def cached_features(
@@ -446,8 +460,8 @@ class CaptionDataset:
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The inputs (B, ...) and the padded captions (B, T) of the pairs ``indices``."""
-        inputs = self.inputs[[self.pairs[index][0] for index in indices]]
-        return torch.as_tensor(inputs), pad_captions([self.pairs[index][1] for index in indices])
+        inputs = _take(self.inputs, [self.pairs[index][0] for index in indices])
+        return inputs, pad_captions([self.pairs[index][1] for index in indices])
 
 
 class PictureDataset(CaptionDataset):
@@ -476,7 +490,7 @@ class PictureDataset(CaptionDataset):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The inputs (B, ...) of pictures and their padded captions (B · captions_each, T)."""
         captions = [caption for row in indices for caption in self.captions[row]]
-        return torch.as_tensor(self.inputs[list(indices)]), pad_captions(captions)
+        return _take(self.inputs, list(indices)), pad_captions(captions)
 
 
 def require_captions(split: Split, captions_each: int = 5) -> None:

@@ -289,6 +289,7 @@ def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_e
     began = saved = time.monotonic()
     shown = -math.inf
     before = progress["seconds"]
+    at_once = where.type == "cuda"  # a copy to it need not wait for the step before
     loss_sum = torch.tensor(progress["loss_sum"], device=where)  # its .item() waits for a GPU
     together.train()
     try:
@@ -297,7 +298,8 @@ def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_e
             rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
             with _interrupts_wait():
                 inputs, captions = training[processes.share(batches[number])]
-                inputs, captions = inputs.to(where), captions.to(where)
+                inputs = inputs.to(where, non_blocking=at_once)
+                captions = captions.to(where, non_blocking=at_once)
                 with torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where)):
                     loss = loss_function(together, inputs, captions)
                 if processes.count() > 1:  # the mean over all words, not over the processes
