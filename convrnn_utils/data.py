@@ -282,7 +282,7 @@ def _free_on_gpu(where: torch.device) -> int:
 
 def _take(inputs, rows: list[int]) -> Tensor:
     """Rows of a data set's inputs; where these are on a GPU, the CPU does not wait for it."""
-    if torch.is_tensor(inputs):  # a list would be copied to the GPU at the end of its work
+    if torch.is_tensor(inputs):  # torch waits for a GPU before it copies a list to it
         return inputs[torch.tensor(rows).to(inputs.device, non_blocking=True)]
     return torch.as_tensor(inputs[rows])
 

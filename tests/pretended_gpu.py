@@ -110,7 +110,8 @@ def install() -> None:
     torch.cuda.set_rng_state = torch.set_rng_state
     torch.cuda.mem_get_info = lambda where: (10**10, 10**10)
     torch.accelerator.synchronize = lambda: None
-    torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None
+    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        setattr(torch.optim.Optimizer, check, lambda self: None)  # the name in torch 2.14, in 2.6
     torch.autocast = _on_cpu(torch.autocast)
     _Pretence().__enter__()
 
