@@ -241,9 +241,9 @@ class Views:
 
 
 def to_gpu(inputs, where: torch.device):
-    """Features in the memory of a GPU, if they take at most half of what is free there.
+    """Arrays of features or pictures in a GPU's memory, if half of what is free there holds them.
 
-    Otherwise the CPU gathers the features of each batch and copies them, and the GPU waits.
+    Otherwise the CPU gathers those of each batch and copies them, and the GPU waits.
 
     Args:
         inputs: what a ``CaptionDataset`` takes.

@@ -207,17 +207,17 @@ def train(
             f"{training.split.name} has too few captions for a batch of two per process; "
             "take more pictures to train on."
         )
-    if not _finished(run.history, epochs, patience):
+    finished = _finished(run.history, epochs, patience)
+    if not finished:
         where = next(model.parameters()).device
         run.training, validation = _near(training, where), _near(validation, where)
-    silent = processes.rank() > 0 or _finished(run.history, epochs, patience)
     with tqdm(
         total=epochs * steps,
         initial=run.progress["epoch"] * steps + run.progress["batch"],
         unit="batch",
         leave=False,
         dynamic_ncols=True,
-        disable=silent,
+        disable=processes.rank() > 0 or finished,
     ) as bar:
         while not _finished(run.history, epochs, patience):
             try:
@@ -238,7 +238,7 @@ def train(
 
 
 def _near(dataset: CaptionDataset, where: torch.device) -> CaptionDataset:
-    """The same data set with its features on a GPU; the caller's own stays where it is."""
+    """The same data set, its inputs moved by ``data.to_gpu``; the caller's own stays as it is."""
     nearer = copy.copy(dataset)
     nearer.inputs = to_gpu(dataset.inputs, where)
     return nearer
