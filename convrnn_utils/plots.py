@@ -176,9 +176,7 @@ def live_curves() -> Callable[[Sequence[dict]], None]:
     place = display(display_id=True)
 
     def draw(history: Sequence[dict]) -> None:
-        figure = learning_curves(history)
-        place.update(figure)
-        plt.close(figure)
+        place.update(_in_few_colours(learning_curves(history), 64))
 
     return draw
 
@@ -199,12 +197,15 @@ def show_in_few_colours(figure: Figure, colours: int = 256) -> None:
         figure: without photographs, for which ``show_as_jpeg`` is meant.
         colours: at most 256.
     """
-    file = io.BytesIO()
+    display(_in_few_colours(figure, colours))
+
+
+def _in_few_colours(figure: Figure, colours: int) -> ImageFile:
+    file, small = io.BytesIO(), io.BytesIO()
     figure.savefig(file, format="png", bbox_inches="tight")
     plt.close(figure)
-    small = io.BytesIO()
     Image.open(file).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
-    display(ImageFile(small.getvalue(), format="png"))
+    return ImageFile(small.getvalue(), format="png")
 
 
 def html_image(shown: Figure | Image.Image, text: str, kind: str = "png", style: str = "") -> str:
