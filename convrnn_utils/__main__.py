@@ -25,6 +25,7 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and do what it says."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # the options hold the arguments as they were given, too: train saves them with the model
     options = build_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         options.command(options)

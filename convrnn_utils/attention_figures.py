@@ -181,7 +181,7 @@ def show_on_things(
         panels: for each the picture, the weights (L,) of its places, the thing's mask, and a text.
         columns: panels in a row.
     """
-    rows = -(-len(panels) // columns)
+    rows = math.ceil(len(panels) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.65 * rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

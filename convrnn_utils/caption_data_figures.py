@@ -1,6 +1,7 @@
 """Figures of notebook 04: captions with their words, boxes, statistics, padding; the browser."""
 
 import html
+import math
 import re
 import textwrap
 from collections import Counter
@@ -54,8 +55,10 @@ class WordSearch:
 
     def some(self, words: str, count: int) -> list[tuple[int, str]]:
         """Rows of pictures, at most ``count``, spread over all found, each with one caption."""
-        found = self.find(words)
-        return [(row, found[row][0]) for row in list(found)[:: max(1, len(found) // count)][:count]]
+        found = list(self.find(words).items())
+        count = min(count, len(found))
+        chosen = [found[number * len(found) // count] for number in range(count)]
+        return [(row, captions[0]) for row, captions in chosen]
 
 
 def _spaced(text: str) -> str:
@@ -212,7 +215,7 @@ def word_clouds(offsets: dict[str, Sequence[tuple[float, float]]], columns: int 
         offsets: (x, y) of first minus second in pixels, y down as in a picture, by word.
         columns: panels in a row.
     """
-    rows = -(-len(offsets) // columns)
+    rows = math.ceil(len(offsets) / columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.4 * columns, 2.6 * rows), sharex=True, sharey=True, squeeze=False
     )
@@ -322,10 +325,11 @@ def caption_browser(split, words: str = "above", count: int = 4) -> Explorer:
         nonlocal found
         found = search.find(word.value)
         with unobserved(page, show):
-            page.value, page.max = 1, max(1, -(-len(found) // count))
+            page.value, page.max = 1, max(1, math.ceil(len(found) / count))
         show()
 
     word.observe(look_up, "value")
+    page.observe(show, "value")
     look_up()
     turns = turning_buttons(page, "the pictures before these", "further pictures with the word")
     return Explorer("caption browser", [row_of([word, *turns, page]), result])

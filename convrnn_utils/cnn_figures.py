@@ -323,6 +323,8 @@ def kernel_explorer(pictures: Mapping[str, Image.Image]) -> Explorer:
         show()
 
     preset.observe(choose, "value")
+    for number in numbers:
+        number.observe(change, "value")
     for control in (photograph, bias, relu):
         control.observe(show, "value")
     choose()
@@ -356,7 +358,8 @@ def layer_explorer(
         if name not in known:
             known[name] = layers(pictures[name])
         maps = known[name][layer.value]
-        channel.max = len(maps) - 1  # this moves the channel if its number is now too large
+        with unobserved(channel, show):
+            channel.max = len(maps) - 1  # this moves the channel if its number is now too large
         response = maps[channel.value]
         height, width = response.shape
         row, column = (1 + place for place in divmod(response.argmax().item(), width))

@@ -100,7 +100,7 @@ def coco(year: int = 2014, address: str | Sequence[str] | None = None) -> Path:
         return folder
     with locked(folder):
         if not (folder / "captions_test.json").exists():
-            _fetch(folder, year, address or os.environ.get("CONVRNN_COCO"))
+            _fetch(folder, year, address or os.environ.get("CONVRNN_COCO") or None)
             splits = _karpathy_splits(folder) if year == 2014 else _coco2017_splits(folder)
             for split, records in splits.items():
                 write_captions(folder, split, records)

@@ -47,12 +47,7 @@ def train_and_score(options: argparse.Namespace) -> None:
     with processes.first_before_others():  # the first downloads, and caches the features
         encoder = create_encoder(options.encoder).to(device())  # a wrong name is said at once
         folder = _folder_of(options.data)
-        splits = {
-            name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
-        }
-        if options.by_picture:
-            data.require_captions(splits["train"])
-            data.require_captions(splits["val"])
+        splits = _splits(options, folder)
         inputs = _inputs(options, encoder, splits)
     captions = [caption for group in splits["train"].captions for caption in group]
     vocabulary = Vocabulary.from_captions(captions, options.min_count)
@@ -89,10 +84,26 @@ def train_and_score(options: argparse.Namespace) -> None:
             loss=SelfCriticalLoss(training),
         )
         blend(model, run / "best.safetensors", options.self_critical_share)
-    if processes.leave() > 0:
-        return
-    path = run / "captioner.safetensors"
-    facts = {"data": folder.name, "command": options.arguments, "metrics": {}}
+    if processes.leave() == 0:
+        facts = {"data": folder.name, "command": options.arguments, "metrics": {}}
+        _save_with_scores(run / "captioner.safetensors", model, vocabulary, facts, splits, inputs)
+
+
+def _splits(options: argparse.Namespace, folder: Path) -> dict[str, data.Split]:
+    """The three splits of a data set, without the pictures that cannot be read."""
+    splits = {
+        name: data.readable(data.load_split(folder, name)) for name in ("train", "val", "test")
+    }
+    if options.by_picture:
+        data.require_captions(splits["train"])
+        data.require_captions(splits["val"])
+    return splits
+
+
+def _save_with_scores(
+    path: Path, model, vocabulary: Vocabulary, facts: dict, splits: dict, inputs: dict
+) -> None:
+    """Save a captioner, print the scores of its captions of val and test, and save these, too."""
     save_model(path, model, vocabulary, half=True, **facts)
     model = load_model(path)[0].to(device())  # score the weights as they were saved
     for name in ("val", "test"):
@@ -249,10 +260,11 @@ def caption_files(options: argparse.Namespace) -> None:
         certainties = log_probability(model, features, ids).tolist()
         if options.attention:
             looks = attention_of(model, features, ids).cpu().numpy()
-            for path, row, weights in zip(paths, ids.tolist(), looks, strict=True):
+            for path, image, row, weights in zip(paths, images, ids.tolist(), looks, strict=True):
                 words = vocabulary.decode(row).split()
                 if words:
-                    _save_attention(options.attention, path, words, weights[: len(words)])
+                    figure_of = (image, words, weights[: len(words)])
+                    _save_attention(options.attention, path.name, *figure_of)
         for path, row, certainty in zip(paths, ids.tolist(), certainties, strict=True):
             caption = vocabulary.decode(row)
             record = {"file": str(path), "caption": caption, "log_probability": certainty}
@@ -304,11 +316,13 @@ def _readable(paths: list[Path]) -> list[tuple[Path, Image.Image]]:
     return pictures
 
 
-def _save_attention(folder: Path, path: Path, words: list[str], weights) -> None:
+def _save_attention(
+    folder: Path, name: str, picture: Image.Image, words: list[str], weights
+) -> None:
     """Save ``photo.jpg.attention.png`` for ``photo.jpg``."""
     from convrnn_utils import plots  # takes a second to load, and only this needs it
 
-    figure = plots.show_attention(data.read_image(path), words, weights)
-    with complete_or_absent(folder / f"{path.name}.attention.png") as unfinished:
+    figure = plots.show_attention(picture, words, weights)
+    with complete_or_absent(folder / f"{name}.attention.png") as unfinished:
         figure.savefig(unfinished, format="png", dpi=100, bbox_inches="tight")
     plots.plt.close(figure)

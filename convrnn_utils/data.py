@@ -136,11 +136,17 @@ def readable(split: Split) -> Split:
     """The pictures of a split that can be read; a warning names the others, which are left out.
 
     Every picture is decoded once; the result is kept in ``data/features`` until a file changes.
+
+    Raises:
+        ValueError: no picture can be read.
     """
     name = f"{split.name.replace('/', '-')}-readable-{_fingerprint(split)}.json"
     path = data_folder() / "features" / name
     if path.exists():
-        broken = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
+        # looked at again: perhaps this account could not read it then, or no memory was left
+        now = {row: _complaint(split.paths[int(row)]) for row in known}
+        broken = {row: complaint for row, complaint in now.items() if complaint}
     else:
         with ThreadPoolExecutor(_cores_to_read()) as pool:
             found = pool.map(_complaint, split.paths)
@@ -201,6 +207,8 @@ class Pictures:
     """
 
     def __init__(self, split: Split, encoder, in_memory: bool = False, view: str = "whole"):
+        if view not in VIEWS:
+            raise ValueError(f"there is no view {view!r}; choose one of {', '.join(VIEWS)}.")
         self.paths, self.encoder, self.view = split.paths, encoder, VIEWS[view]
         self.kept = None
         if in_memory:
@@ -432,6 +440,9 @@ class CaptionDataset:
         inputs: N rows, one per picture: ``Pictures`` or an array of cached features.
         vocabulary: turns captions into ids.
         max_words: longer captions are cut here.
+
+    Raises:
+        ValueError: there are not as many inputs as pictures.
     """
 
     def __init__(self, split: Split, inputs, vocabulary: Vocabulary, max_words: int = 40):

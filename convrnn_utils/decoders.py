@@ -58,6 +58,9 @@ class RNNDecoder(nn.Module):
         dropout: share of the inputs (the image feature and embeddings), of what goes from layer to
             layer, and of the outputs, set to zero in training.
 
+    Raises:
+        ValueError: there is no such cell.
+
     Source: Show and Tell, arXiv:1411.4555, equations 10 to 12.
     """
 

@@ -70,7 +70,9 @@ def sample(
         raise ValueError("temperature must be above 0, and top_p above 0 and at most 1.")
 
     def draw(logits: Tensor) -> Tensor:
-        probabilities, words = (logits / temperature).softmax(dim=1).sort(descending=True)
+        # in float32: a sum of bfloat16 is rounded to 1 long before the last word
+        scores = logits.float() / temperature
+        probabilities, words = scores.softmax(dim=1).sort(descending=True)
         before = probabilities.cumsum(dim=1) - probabilities
         chosen = torch.multinomial(probabilities.masked_fill(before >= top_p, 0), 1)
         return words.gather(1, chosen).squeeze(1)
@@ -246,7 +248,7 @@ def _grow(
     return torch.cat((beams, words), dim=2), log_probabilities, parents
 
 
-def log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
+def word_log_probabilities(model, images: Tensor, captions: Tensor) -> Tensor:
     """The natural logarithm of the probability that a model gives to each word, (n · B, T).
 
     Args:
@@ -266,9 +268,9 @@ def log_probability(model, images: Tensor, captions: Tensor) -> Tensor:
 
     Args:
         model: a captioning model in evaluation mode.
-        images, captions: see ``log_probabilities``.
+        images, captions: see ``word_log_probabilities``.
     """
-    return log_probabilities(model, images, captions).sum(dim=1)
+    return word_log_probabilities(model, images, captions).sum(dim=1)
 
 
 @torch.inference_mode()
@@ -305,11 +307,13 @@ def caption_all(
     training = model.training
     model.eval()
     captions = []
-    for start in range(0, len(inputs), batch_size):
-        rows = list(range(start, min(start + batch_size, len(inputs))))
-        ids = search(model, torch.as_tensor(inputs[rows]).to(where), max_words)
-        captions += [vocabulary.decode(row) for row in ids.tolist()]
-    model.train(training)
+    try:
+        for start in range(0, len(inputs), batch_size):
+            rows = list(range(start, min(start + batch_size, len(inputs))))
+            ids = search(model, torch.as_tensor(inputs[rows]).to(where), max_words)
+            captions += [vocabulary.decode(row) for row in ids.tolist()]
+    finally:  # after an interrupt, too
+        model.train(training)
     return captions
 
 

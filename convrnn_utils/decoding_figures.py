@@ -193,13 +193,13 @@ def show_curves(panels: Mapping[str, Mapping[str, Mapping[float, float]]], x_lab
     count = len(panels)
     figure, axes = plt.subplots(1, count, figsize=(4.2 * count + 0.3, 3.3), squeeze=False)
     for axis, (label, curves) in zip(axes[0], panels.items(), strict=True):
+        ticks = sorted({x for points in curves.values() for x in points})
         for number, (name, points) in enumerate(curves.items()):
-            places = range(len(points))
             axis.plot(
-                places, list(points.values()), marker=LINES[number][0], label=name,
-                color=PALETTE[number], ls=LINES[number][1],
+                [ticks.index(x) for x in points], list(points.values()), marker=LINES[number][0],
+                label=name, color=PALETTE[number], ls=LINES[number][1],
             )  # fmt: skip
-            axis.set_xticks(places, list(points))
+        axis.set_xticks(range(len(ticks)), ticks)
         axis.set(xlabel=x_label, ylabel=label)
     axes[0, 0].legend(fontsize=10)
     return figure
@@ -332,6 +332,7 @@ def beam_explorer(
 
     picture.observe(begin, "value")
     width.observe(begin, "value")
+    slider.observe(show, "value")
     begin()
     turns = turning_buttons(slider, "one step back", "one step on")
     controls = row_of([picture, width, slider, *turns])

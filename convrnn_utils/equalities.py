@@ -7,7 +7,7 @@ class Equalities:
     """A list of claims "this equals that", with the largest deviation found for each."""
 
     def __init__(self):
-        self.rows: list[tuple[str, float, float]] = []
+        self.rows: dict[str, tuple[float, float]] = {}  # so a cell that is run again adds none
 
     def check(self, claim: str, here, there, tolerance: float = 1e-5) -> None:
         """Compare two results, print the largest deviation, and keep it for ``table``.
@@ -29,12 +29,12 @@ class Equalities:
         deviation = (here - there).abs().max().item()
         if not deviation <= tolerance:  # NaN, too, is not equal
             raise ValueError(f"{claim}: they differ by {deviation:.1e}, more than {tolerance:.0e}.")
-        self.rows.append((claim, deviation, tolerance))
+        self.rows[claim] = deviation, tolerance
         print(f"{claim}: largest deviation {deviation:.1e}")
 
     def table(self) -> None:
         """Print every claim with the deviation found and the one allowed."""
-        width = max(len(claim) for claim, _, _ in self.rows)
+        width = max(map(len, self.rows), default=0)
         print(f"{'equal':{width}}  found    allowed")
-        for claim, deviation, tolerance in self.rows:
+        for claim, (deviation, tolerance) in self.rows.items():
             print(f"{claim:{width}}  {deviation:.1e}  {tolerance:.0e}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy
 
 from convrnn_utils import metrics
-from convrnn_utils.data import load_split
+from convrnn_utils.files import one_line, open_captions
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,11 @@ def kendall_tau(values: Sequence[float], levels: Sequence[float], variant: str =
 
 def _captions(folder: Path) -> dict[str, list[str]]:
     """The captions of the pictures judged: they are all in the test split."""
-    split = load_split(folder, "test")
-    return {path.name: texts for path, texts in zip(split.paths, split.captions, strict=True)}
+    annotations = open_captions(folder, "test")  # all captions: their numbers count
+    return {
+        image["file_name"]: [one_line(row["caption"]) for row in annotations.imgToAnns[image_id]]
+        for image_id, image in annotations.imgs.items()
+    }
 
 
 def _caption(captions: dict[str, list[str]], caption_id: str) -> str:

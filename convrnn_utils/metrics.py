@@ -56,10 +56,17 @@ def score(
     METEOR takes 5 to 10 seconds to start and 3 ms per picture; ``meteor=False`` saves this time.
 
     Where Java is missing or fails there is a warning, METEOR is left out, and the words are
-    those of `convrnn_utils.text.tokenize`: the other scores then differ by about a hundredth.
+    those of ``text.tokenize``: the other scores then differ by about a hundredth.
 
-    Raises ValueError if references and candidates are of different pictures, if there is no
-    picture, or if a picture has no reference.
+    Args:
+        references: captions of people, by picture; any number of one or more.
+        candidates: the caption to score, by picture.
+        meteor: whether METEOR is computed, too.
+        brevity_penalty: whether BLEU punishes captions that are too short.
+
+    Raises:
+        ValueError: references and candidates are of different pictures, there is no picture, or a
+            picture has no reference with a word.
     """
     run, java_works = _split_run(references, candidates)
     result = _corpus(_measure([run], meteor and java_works)[0])

@@ -27,8 +27,8 @@ TAKEN = {"captioner", "checkpoints", "coco2014", "coco2017", "features", "flickr
 TAKEN |= {"small_cnn"}  # the course's own folders in data/, besides scenes-6000 and the like
 
 
-def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
-    """A data set of your own, ``data/NAME``, from a CSV file with the columns path and caption.
+def from_csv(path: Path, seed: int = 0) -> Path:
+    """A data set of your own, ``data/NAME`` for ``NAME.csv``, with the columns path and caption.
 
     One line per caption; a picture may have several lines. A path is relative to the CSV file's
     folder, or absolute. A third column, ``split``, may say train, val or test; without it one
@@ -38,7 +38,6 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
 
     Args:
         path: the file, UTF-8, with a header; commas, semicolons or tabs between the columns.
-        name: of the data set; by default the name of the file.
         seed: of the random split.
 
     Returns:
@@ -52,7 +51,7 @@ def from_csv(path: Path, name: str | None = None, seed: int = 0) -> Path:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; check its name.")
-    folder = data_folder() / (name or path.stem)
+    folder = data_folder() / path.stem
     if folder.name.lower() in TAKEN or folder.name.startswith("scenes-"):
         raise ValueError(
             f"data/{folder.name} is a folder of the course; give {path} another name: "

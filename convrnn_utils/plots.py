@@ -115,6 +115,9 @@ def light_up(picture: Image.Image, weights) -> Image.Image:
     Args:
         picture: as the captioner saw it, so that the cells lie where they belong.
         weights: one for each of L places, row by row; L is a square number.
+
+    Raises:
+        ValueError: L is not a square number.
     """
     weights = numpy.asarray(weights)
     side = math.isqrt(len(weights))

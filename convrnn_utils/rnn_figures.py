@@ -65,7 +65,7 @@ def _column(axis, x, y, vector: Tensor, name: str, colour, name_above: bool = Fa
     axis.text(x, place, f"{name}, size {len(vector)}", ha="center", va=side, fontsize=11)
 
 
-def show_curves(
+def show_on_log_axis(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     x_label: str,
     y_label: str,
@@ -139,7 +139,7 @@ def show_gates(panels: Mapping[str, Tensor], marked: int, symmetric: Sequence[st
     return figure
 
 
-def show_accuracies(
+def show_accuracy_by_length(
     results: Mapping[str, Mapping[int, Sequence[float]]], chance: float, y_label: str = "accuracy"
 ) -> Figure:
     """Accuracy against length, a panel per kind of cell: mean over seeds, bar from worst to best.
@@ -254,7 +254,7 @@ def gradient_explorer(norms: Callable[[float, int, str, float], Sequence[float]]
                 "measured": values,
                 "radius to the power t": [radius.value ** (t + 1) for t in range(length.value)],
             }
-        figure = show_curves(panels, "step t", "norm of ∂s(t)/∂s(0)")
+        figure = show_on_log_axis(panels, "step t", "norm of ∂s(t)/∂s(0)")
         text = f"Radius {radius.value:.2f}, {length.value} steps, inputs of size {scale.value:.1f}."
         text += " Norm of the gradient: " + "; ".join(panels) + "."
         result.value = f'<p role="status">{text}</p>{html_image(figure, text)}'

@@ -110,6 +110,21 @@ def _flat(settings: dict) -> dict:
     return flat
 
 
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    """Give the optimiser the state that ``save`` wrote, with names such as ``0.exp_avg``."""
+    states: dict[int, dict] = {}
+    (group,) = optimizer.param_groups
+    for name, tensor in saved.items():
+        number, key = name.split(".")
+        weight = group["params"][int(number)]
+        # Copies, since Windows cannot replace a file while tensors still read from it. The means
+        # get the memory layout of their weight, which a fused AdamW relies on.
+        mean = tensor.shape == weight.shape
+        copied = torch.empty_like(weight).copy_(tensor) if mean else tensor.clone()
+        states.setdefault(int(number), {})[key] = copied
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
 def resume(run: Run) -> None:
     """Restore the model, mean, optimiser, generator and progress of the run saved in its folder.
 
@@ -141,17 +156,7 @@ def resume(run: Run) -> None:
     require_weights(run.average, parts["average"])
     for name, weight in run.average.items():
         weight.copy_(parts["average"][name])
-    states: dict[int, dict] = {}
-    (group,) = run.optimizer.param_groups
-    for name, tensor in parts["optimizer"].items():
-        number, key = name.split(".")
-        weight = group["params"][int(number)]
-        # Copies, since Windows cannot replace a file while tensors still read from it. The means
-        # get the memory layout of their weight, which a fused AdamW relies on.
-        mean = tensor.shape == weight.shape
-        copied = torch.empty_like(weight).copy_(tensor) if mean else tensor.clone()
-        states.setdefault(int(number), {})[key] = copied
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": states})
+    _restore_optimizer(run.optimizer, parts["optimizer"])
     torch.set_rng_state(parts["random"]["cpu"])
     if "cuda" in parts["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(parts["random"]["cuda"])

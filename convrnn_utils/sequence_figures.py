@@ -4,6 +4,7 @@ Pictures are bytes, (height, width, 3). The places of a grid are numbered row by
 """
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def show_orders(paths: Mapping[str, Sequence[Sequence[int]]], side: int, picture
         picture: bytes (height, width, 3), shown pale under the paths.
     """
     columns = min(3, len(paths))
-    rows = -(-len(paths) // columns)
+    rows = math.ceil(len(paths) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.1 * rows), squeeze=False)
     pale = (0.45 * numpy.asarray(picture) + 0.55 * 255).astype(numpy.uint8)
     for axis in axes.flat:

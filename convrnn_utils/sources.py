@@ -51,7 +51,11 @@ def scenes(train: int = 6000, test: int = 500, seed: int = 0) -> Path:
 
 
 def photos() -> Path:
-    """The photographs that come with the course: one split, ``test``; no model trains on them."""
+    """The photographs that come with the course: one split, ``test``; no model trains on them.
+
+    Raises:
+        FileNotFoundError: they are not where the course has them.
+    """
     folder = repository() / "data" / "photos"
     if not folder.exists():
         raise FileNotFoundError(
@@ -83,7 +87,7 @@ def flickr8k(address: str | Sequence[str] | None = None) -> Path:
         return folder
     with locked(folder):
         if not folder.exists():
-            _fetch_flickr8k(folder, address or os.environ.get("CONVRNN_FLICKR8K"))
+            _fetch_flickr8k(folder, address or os.environ.get("CONVRNN_FLICKR8K") or None)
     return folder
 
 

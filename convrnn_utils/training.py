@@ -67,13 +67,15 @@ def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int =
     where, mode = next(model.parameters()).device, model.training
     model.eval()
     sums = torch.zeros(2, device=where)  # of the losses, and of the words
-    for start in processes.share(range(0, len(dataset), batch_size)):
-        inputs, captions = dataset[range(start, min(start + batch_size, len(dataset)))]
-        captions = captions.to(where)
-        words = _words_in(captions)
-        loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
-        sums += torch.stack((loss * words, words))
-    model.train(mode)
+    try:
+        for start in processes.share(range(0, len(dataset), batch_size)):
+            inputs, captions = dataset[range(start, min(start + batch_size, len(dataset)))]
+            captions = captions.to(where)
+            words = _words_in(captions)
+            loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
+            sums += torch.stack((loss * words, words))
+    finally:  # after an interrupt, too
+        model.train(mode)
     loss, words = processes.total(sums).tolist()
     return loss / words
 
@@ -295,6 +297,7 @@ def _train_epoch(run: Run, together: nn.Module, loss_function, bar: tqdm, save_e
     try:
         for number in range(progress["batch"], len(batches)):
             step = progress["epoch"] * len(batches) + number
+            # by hand and not by a scheduler of torch: a run that resumes then needs no state of it
             rate = settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / total_steps))
             with _interrupts_wait():
                 inputs, captions = training[processes.share(batches[number])]

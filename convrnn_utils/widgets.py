@@ -140,6 +140,7 @@ def read_upload(file: Mapping) -> Image.Image:
         return read_image(io.BytesIO(file["content"]))
     except ValueError:
         raise ValueError(
-            f"{file['name']} cannot be read as a picture; please choose a JPEG, PNG, WebP or GIF "
-            "file (a HEIC file from a telephone must be saved as JPEG first)."
+            f"{file['name']} cannot be read as a picture: it is of another kind, damaged, or has "
+            "more than 179 million pixels; please choose a JPEG, PNG, WebP or GIF file (a HEIC "
+            "file from a telephone must be saved as JPEG first)."
         ) from None

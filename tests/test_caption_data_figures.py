@@ -21,6 +21,8 @@ def test_word_search_finds_whole_words_and_words_in_a_row(small_split):
     assert list(search.find("very very noisy")) == [2, 3, 4, 5, 6]
     assert search.find("nois") == search.find("noise very") == search.find(" <>") == {}
     assert search.frequent_words(1) == ["very"]
+    assert [row for row, _ in search.some("noisy", 4)] == [0, 1, 3, 5]  # spread over all seven
+    assert [row for row, _ in search.some("noisy", 9)] == list(range(7))
 
 
 @pytest.mark.parametrize(

@@ -393,6 +393,11 @@ def test_each_view_has_a_cache_of_its_own(small_split, tiny_encoder):
     assert numpy.allclose(mirrored, expected.detach().numpy(), atol=2e-3)
 
 
+def test_a_view_that_there_is_not_is_answered_with_those_there_are(small_split, tiny_encoder):
+    with pytest.raises(ValueError, match="no view 'mirror'; choose one of whole, mirrored, "):
+        data.cached_features(small_split, tiny_encoder, view="mirror")
+
+
 def test_features_for_training_are_rounded_where_that_pays(
     small_split, tiny_encoder, data_home, monkeypatch
 ):

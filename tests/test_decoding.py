@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from convrnn_utils.decoders import ConvRNN
 from convrnn_utils.decoding import (
     attention_of,
     beam_search,
     beams_at_end,
+    caption_all,
     greedy,
     log_probability,
     sample,
 )
-from convrnn_utils.text import END, PAD, START
+from convrnn_utils.text import END, PAD, START, Vocabulary
 
 VOCABULARY = 8  # of which 5, 6 and 7 are words and 4 is another
 ALLOWED = [END, 4, 5, 6, 7]
@@ -267,3 +269,31 @@ def test_a_sample_is_of_the_models_own_probabilities_unless_others_are_asked_for
         torch.manual_seed(0)
         drawn.append(sample(Markov(5), torch.arange(4).repeat(50), 6, **options))
     assert torch.equal(*drawn)
+
+
+def test_rare_words_are_drawn_in_bfloat16_too():
+    """In bfloat16 the probability of the first word here is 1, and no sum reaches the others."""
+
+    class Fixed(nn.Module):
+        def start(self, images):
+            return images
+
+        def step(self, words, state):
+            logits = torch.full((len(words), 5_010), -7.0)
+            logits[:, 9], logits[:, : END + 1] = 8.0, -torch.inf  # 0.9985 and 5,000 rare words
+            return logits.bfloat16(), state, None
+
+    torch.manual_seed(0)
+    drawn = sample(Fixed(), torch.zeros(4_000, 1), 5)
+    assert 10 < (drawn > 9).sum() < 60  # 30 are expected
+
+
+def test_an_interrupt_leaves_the_mode_of_the_model(small_split, tiny_encoder):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    vocabulary = Vocabulary.from_captions(["a ring"], 1)
+    model = ConvRNN(8, 16, len(vocabulary), cnn=tiny_encoder).train()
+    with pytest.raises(KeyboardInterrupt):
+        caption_all(model, torch.rand(3, 5), vocabulary, search=interrupted)
+    assert model.training

@@ -79,6 +79,9 @@ def test_curves_differ_by_marker_and_share_their_ticks():
     assert lines[0].get_marker() != lines[1].get_marker()
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "5"]
     assert figure.axes[1].get_ylabel() == "words"
+    figure = decoding_figures.show_curves({"y": {"a": {2: 0.0, 3: 0.0}, "b": {1: 0.0, 3: 0.0}}}, "")
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[1, 2], [0, 2]]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "3"]
 
 
 def test_a_name_has_one_marker_in_all_panels_and_zero_is_drawn_where_it_matters():

@@ -170,6 +170,11 @@ def test_the_places_go_row_by_row(lite):
     assert difference[0, -1] > 3 * difference[0, 0]
 
 
+def test_an_efficientnet_that_there_is_not_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match="no 'efficientnet_lite1' here; choose one of efficient"):
+        encoders.efficientnet("efficientnet_lite1")
+
+
 def test_without_weights_they_are_random():
     first, second = (encoders.efficientnet(weights=None) for _ in range(2))
     assert not torch.equal(first.conv_stem.weight, second.conv_stem.weight)

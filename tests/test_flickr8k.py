@@ -194,6 +194,15 @@ def test_the_variable_names_the_address_and_the_argument_goes_before(
     assert len(release.requests) == 4
 
 
+def test_an_empty_variable_is_no_address(release, monkeypatch):
+    """``export CONVRNN_FLICKR8K=`` is how some unset it: then the public address is asked."""
+    asked = []
+    monkeypatch.setenv("CONVRNN_FLICKR8K", "")
+    monkeypatch.setattr(sources, "_fetch_flickr8k", lambda folder, address: asked.append(address))
+    data.flickr8k()
+    assert asked == [None]
+
+
 def test_without_either_the_public_address_is_asked(release, monkeypatch):
     for name, known in sources.FLICKR8K.items():
         size = (release.folder / name).stat().st_size

@@ -44,6 +44,16 @@ def test_the_crowd_judges_captions_that_leave_the_references(folder):
     assert third.references == tuple(CAPTIONS["b.jpg"])
 
 
+def test_captions_keep_their_numbers_where_one_before_them_has_no_word(folder):
+    captions = {**CAPTIONS, "a.jpg": ["a dog runs", "...", "one dog"]}
+    records = [
+        {"id": number, "file_name": name, "captions": own}
+        for number, (name, own) in enumerate(captions.items())
+    ]
+    write_captions(folder, "test", records)
+    assert judgements.expert_judgements(folder)[1].caption == "one dog"
+
+
 def test_a_copy_without_judgements_says_what_to_do(folder):
     (folder / "ExpertAnnotations.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no ExpertAnnotations.txt.*flickr8k\(\)"):

@@ -329,3 +329,18 @@ def test_captioning_a_broken_picture_says_what_is_wrong(tmp_path, capsys, breaka
     if breakage:
         with pytest.raises(ValueError, match=r"mine\.jpg cannot .* choose a JPEG, PNG"):
             read_upload({"name": "mine.jpg", "content": path.read_bytes()})
+
+
+def test_a_picture_that_could_not_be_read_once_is_tried_again(small_split, monkeypatch):
+    opened = Image.open
+
+    def too_many_files(path, *arguments, **options):
+        if path == small_split.paths[1]:
+            raise OSError(24, "Too many open files")
+        return opened(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", too_many_files)
+        with pytest.warns(UserWarning, match="1 of the 7 pictures"):
+            assert len(readable(small_split)) == 6
+    assert readable(small_split) is small_split

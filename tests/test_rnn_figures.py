@@ -46,7 +46,7 @@ def test_the_unrolled_figure_refuses_tensors_that_do_not_fit():
 
 
 def test_curves_begin_at_the_first_step_and_leave_out_zero_on_a_logarithmic_axis():
-    figure = rnn_figures.show_curves({"a": {"one": [1.0, 0.0, 4.0]}}, "t", "norm", first=0)
+    figure = rnn_figures.show_on_log_axis({"a": {"one": [1.0, 0.0, 4.0]}}, "t", "norm", first=0)
     (line,) = figure.axes[0].lines
     assert line.get_xdata().tolist() == [0, 1, 2]
     assert math.isnan(line.get_ydata()[1]) and line.get_ydata()[2] == 4
@@ -54,7 +54,7 @@ def test_curves_begin_at_the_first_step_and_leave_out_zero_on_a_logarithmic_axis
 
 
 def test_the_legend_lies_outside_the_curves():
-    figure = rnn_figures.show_curves({"a": {"one": [1.0, 4.0]}}, "t", "norm")
+    figure = rnn_figures.show_on_log_axis({"a": {"one": [1.0, 4.0]}}, "t", "norm")
     figure.canvas.draw()
     (axis,) = figure.axes
     assert not axis.get_legend().get_window_extent().overlaps(axis.get_window_extent())
@@ -62,7 +62,7 @@ def test_the_legend_lies_outside_the_curves():
 
 def test_curves_differ_by_more_than_colour():
     curves = {str(number): [1.0, 2.0] for number in range(6)}
-    lines = rnn_figures.show_curves({"a": curves}, "t", "norm").axes[0].lines
+    lines = rnn_figures.show_on_log_axis({"a": curves}, "t", "norm").axes[0].lines
     assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 6
 
 
@@ -80,7 +80,7 @@ def test_gates_show_each_unit_its_mean_and_the_mark():
 
 def test_accuracies_show_mean_worst_and_best_of_each_model():
     results = {"a": {10: [0.5, 0.75, 1.0]}, "a, b": {10: [0.25]}, "c": {10: [1.0]}}
-    figure = rnn_figures.show_accuracies(results, chance=0.25)
+    figure = rnn_figures.show_accuracy_by_length(results, chance=0.25)
     assert len(figure.axes) == 2  # the first two share a panel
     points, caps, (bars,) = figure.axes[0].containers[0]
     assert points.get_ydata().tolist() == [0.75]

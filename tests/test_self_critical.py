@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from convrnn_utils import metrics
+from convrnn_utils import metrics, self_critical
 from convrnn_utils.data import CaptionDataset, PictureDataset, Split
 from convrnn_utils.decoders import ConvRNN
-from convrnn_utils.decoding import log_probabilities
+from convrnn_utils.decoding import word_log_probabilities
 from convrnn_utils.self_critical import CiderReward, SelfCriticalLoss
 from convrnn_utils.text import END, PAD, START, Vocabulary
 from convrnn_utils.training import teacher_forcing_loss
@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_the_weighted_log_probabilities(
     by_hand = sum(
         -advantage * row.sum() / 16
         for advantage, row in zip(
-            advantages, log_probabilities(model, features(), drawn), strict=True
+            advantages, word_log_probabilities(model, features(), drawn), strict=True
         )
     )
     by_hand.backward()
@@ -133,3 +133,34 @@ def test_captions_are_drawn_without_dropout_and_the_mode_comes_back(
     loss(model, *dataset[range(4)])
     assert modes == [False]
     assert model.training and model.rnn_decoder.dropout.training and model.cnn_encoder.bn.training
+
+
+def test_captions_are_scored_without_dropout_even_between_layers(
+    split, vocabulary, tiny_encoder, monkeypatch
+):
+    torch.manual_seed(0)
+    model = ConvRNN(8, 16, len(vocabulary), num_layers=2, dropout=0.5, cnn=tiny_encoder).train()
+    scored = []
+
+    def twice(*arguments):
+        scored.extend(word_log_probabilities(*arguments) for _ in range(2))
+        return scored[-1]
+
+    monkeypatch.setattr(self_critical, "word_log_probabilities", twice)
+    dataset = PictureDataset(split, features(), vocabulary, captions_each=3)
+    SelfCriticalLoss(dataset)(model, *dataset[[0, 1]])
+    assert torch.equal(*scored)
+    assert model.training and model.rnn_decoder.rnn.dropout == 0.5
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(split, vocabulary, tiny_encoder, monkeypatch):
+    model = ConvRNN(8, 16, len(vocabulary), num_layers=2, dropout=0.5, cnn=tiny_encoder).train()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_critical, "word_log_probabilities", interrupt)
+    dataset = PictureDataset(split, features(), vocabulary, captions_each=3)
+    with pytest.raises(KeyboardInterrupt):
+        SelfCriticalLoss(dataset)(model, *dataset[[0, 1]])
+    assert model.training and model.rnn_decoder.rnn.dropout == 0.5

@@ -23,7 +23,7 @@ def test_an_uploaded_file_that_is_no_picture_is_refused_in_a_sentence():
         ("b.jpg", file.getvalue()[:400]),
     ):
         with pytest.raises(
-            ValueError, match=f"^{name} cannot be read as a picture; .*JPEG"
+            ValueError, match=f"^{name} cannot be read as a picture: .*JPEG"
         ) as caught:
             widgets.read_upload({"name": name, "content": memoryview(content)})
         assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
