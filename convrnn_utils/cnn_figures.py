@@ -184,27 +184,6 @@ def show_looks(picture, sensitivities: Mapping[int, Tensor], grid: int) -> Figur
     return figure
 
 
-def show_similarity(picture, similarity: Tensor, chosen: Sequence[int]) -> Figure:
-    """How similar each place of a grid is to chosen ones: a map for each of these, with numbers.
-
-    Args:
-        picture: what is looked at, an image of PIL or an array of bytes, square.
-        similarity: (places, places), cosines.
-        chosen: the places to compare with, framed in their maps.
-    """
-    grid = round(len(similarity) ** 0.5)
-    figure, axes = _beside_picture(picture, grid, len(chosen))
-    for axis, place in zip(axes, chosen, strict=True):
-        values = similarity[place].reshape(grid, grid)
-        axis.imshow(values.numpy(), cmap="cividis", vmin=0, vmax=1)
-        for (row, column), value in numpy.ndenumerate(values.numpy()):
-            colour = "black" if value > 0.55 else "white"
-            axis.text(column, row, f"{value:.1f}", ha="center", va="center", c=colour, fontsize=7.5)
-        _frame(axis, place // grid, place % grid, 1, 1, lw=3)
-        axis.set_title(f"like place {place}", fontsize=10)
-    return figure
-
-
 def _limit(grids: Mapping[str, Tensor]) -> float:
     """One end of a colour scale for all grids: twice their largest number, for pale cells."""
     return 2 * (max(grid.abs().max().item() for grid in grids.values()) or 1)

@@ -86,12 +86,6 @@ def test_probes_draw_a_line_for_each_way_that_was_asked():
     assert list(heights) == pytest.approx([30, 60])
 
 
-def test_similarity_frames_the_place_itself():
-    figure = cnn_figures.show_similarity(Image.new("RGB", (8, 8)), torch.eye(4), [2])
-    assert texts(figure) == ["0.0", "0.0", "1.0", "0.0"]
-    assert figure.axes[1].patches[0].get_xy() == (-0.5, 0.5)
-
-
 # ---------------------------------------------------------------- explorers
 
 
