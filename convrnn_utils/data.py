@@ -135,7 +135,8 @@ def load_split(folder: Path, split: str) -> Split:
 def readable(split: Split) -> Split:
     """The pictures of a split that can be read; a warning names the others, which are left out.
 
-    Every picture is decoded once; the result is kept in ``data/features`` until a file changes.
+    Every picture is decoded once, and the result is kept in ``data/features`` until a file
+    changes; those that could not be read are tried again each time.
 
     Raises:
         ValueError: no picture can be read.

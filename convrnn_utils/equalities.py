@@ -4,7 +4,7 @@ import torch
 
 
 class Equalities:
-    """A list of claims "this equals that", with the largest deviation found for each."""
+    """Claims "this equals that", with the largest deviation found when each was last checked."""
 
     def __init__(self):
         self.rows: dict[str, tuple[float, float]] = {}  # so a cell that is run again adds none
