@@ -263,8 +263,8 @@ def caption_files(options: argparse.Namespace) -> None:
             for path, image, row, weights in zip(paths, images, ids.tolist(), looks, strict=True):
                 words = vocabulary.decode(row).split()
                 if words:
-                    figure_of = (image, words, weights[: len(words)])
-                    _save_attention(options.attention, path.name, *figure_of)
+                    weights = weights[: len(words)]
+                    _save_attention(options.attention, path.name, image, words, weights)
         for path, row, certainty in zip(paths, ids.tolist(), certainties, strict=True):
             caption = vocabulary.decode(row)
             record = {"file": str(path), "caption": caption, "log_probability": certainty}

@@ -1,9 +1,10 @@
 """From a trained model to captions, for any decoder with ``start`` and ``step``."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convrnn_utils.text import END, PAD, START, UNKNOWN, Vocabulary
 
@@ -285,6 +286,17 @@ def attention_of(model, images: Tensor, captions: Tensor) -> Tensor:
     return model.forward_with_attention(images, words_before(captions))[1]
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode; afterwards, or after an interrupt, it is in the mode it had."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def caption_all(
     model,
     inputs,
@@ -304,16 +316,12 @@ def caption_all(
         search: ``greedy``, or another function that takes the same arguments.
     """
     where = next(model.parameters()).device
-    training = model.training
-    model.eval()
     captions = []
-    try:
+    with evaluating(model):
         for start in range(0, len(inputs), batch_size):
             rows = list(range(start, min(start + batch_size, len(inputs))))
             ids = search(model, torch.as_tensor(inputs[rows]).to(where), max_words)
             captions += [vocabulary.decode(row) for row in ids.tolist()]
-    finally:  # after an interrupt, too
-        model.train(training)
     return captions
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convrnn_utils.data import CaptionDataset
-from convrnn_utils.decoding import sample, word_log_probabilities
+from convrnn_utils.decoding import evaluating, sample, word_log_probabilities
 from convrnn_utils.text import END, PAD, START
 
 # A caption as CIDEr sees it: the weight of each of its n-grams, the length of the vector of these
@@ -110,20 +110,18 @@ class SelfCriticalLoss:
 
     def __call__(self, model: nn.Module, inputs: Tensor, captions: Tensor) -> Tensor:
         """The loss for inputs (B, ...) and their references, captions (n · B, T)."""
-        training = model.training
         networks = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
         dropouts = [network.dropout for network in networks]  # between their layers
-        model.eval()  # captions are drawn from the whole model, without dropout
-        try:
+        with evaluating(model):  # captions are drawn from the whole model, without dropout
             drawn = self._draw(model, inputs)
             advantages = self._advantages(drawn, captions.unflatten(0, (len(inputs), -1)))
-            for network in networks:
-                network.train().dropout = 0.0  # cuDNN gives no gradients in evaluation mode
-            logarithms = word_log_probabilities(model, inputs, drawn)
-        finally:  # after an interrupt, too
-            for network, dropout in zip(networks, dropouts, strict=True):
-                network.dropout = dropout
-            model.train(training)
+            try:
+                for network in networks:
+                    network.train().dropout = 0.0  # cuDNN gives no gradients in evaluation mode
+                logarithms = word_log_probabilities(model, inputs, drawn)
+            finally:  # after an interrupt, too
+                for network, dropout in zip(networks, dropouts, strict=True):
+                    network.dropout = dropout
         weighted = advantages.to(logarithms.device).unsqueeze(1) * logarithms
         return -weighted.sum() / (drawn != PAD).sum()
 

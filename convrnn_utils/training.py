@@ -29,7 +29,7 @@ from convrnn_utils.checkpoints import (
     trained_weights,
 )
 from convrnn_utils.data import CaptionDataset, Split, Views, batch_indices, to_gpu
-from convrnn_utils.decoding import candidates, caption_all
+from convrnn_utils.decoding import candidates, caption_all, evaluating
 from convrnn_utils.env import has_bfloat16
 from convrnn_utils.runs import Run, resume, save, saves_in
 from convrnn_utils.text import PAD
@@ -64,18 +64,15 @@ def caption_loss(logits: Tensor, captions: Tensor, label_smoothing: float = 0.0)
 @torch.inference_mode()
 def validation_loss(model: nn.Module, dataset: CaptionDataset, batch_size: int = 256) -> float:
     """Mean cross-entropy over a data set with teacher forcing, in nats per word."""
-    where, mode = next(model.parameters()).device, model.training
-    model.eval()
+    where = next(model.parameters()).device
     sums = torch.zeros(2, device=where)  # of the losses, and of the words
-    try:
+    with evaluating(model):
         for start in processes.share(range(0, len(dataset), batch_size)):
             inputs, captions = dataset[range(start, min(start + batch_size, len(dataset)))]
             captions = captions.to(where)
             words = _words_in(captions)
             loss = caption_loss(model(inputs.to(where), captions[:, :-1]), captions)
             sums += torch.stack((loss * words, words))
-    finally:  # after an interrupt, too
-        model.train(mode)
     loss, words = processes.total(sums).tolist()
     return loss / words
 
