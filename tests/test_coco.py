@@ -302,3 +302,17 @@ def test_the_room_for_coco_is_that_of_all_pictures_and_of_the_largest_archive(
     data.coco(2017)
     sizes = [coco.ARCHIVES[f"{part}.zip"]["bytes"] for part in coco.PICTURES[2017]]
     assert asked == [sum(sizes) + max(sizes)]
+
+
+def test_an_empty_variable_is_no_address(data_home, monkeypatch):
+    asked = []
+
+    def fetch(folder, year, address):
+        asked.append(address)
+        raise ConnectionError
+
+    monkeypatch.setenv("CONVRNN_COCO", "")
+    monkeypatch.setattr(coco, "_fetch", fetch)
+    with pytest.raises(ConnectionError):
+        data.coco()
+    assert asked == [None]
