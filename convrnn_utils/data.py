@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from convrnn_utils import processes
 from convrnn_utils.coco import coco
 from convrnn_utils.downloads import require_room
 from convrnn_utils.env import data_folder, has_bfloat16
@@ -136,23 +137,27 @@ def readable(split: Split) -> Split:
     """The pictures of a split that can be read; a warning names the others, which are left out.
 
     Every picture is decoded once, and the result is kept in ``data/features`` until a file
-    changes; those that could not be read are tried again each time.
+    changes; those that could not be read are tried again each time. Of several processes (see
+    ``processes.first_before_others``) only the first tries them again.
 
     Raises:
         ValueError: no picture can be read.
     """
     name = f"{split.name.replace('/', '-')}-readable-{_fingerprint(split)}.json"
     path = data_folder() / "features" / name
-    if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        # looked at again: perhaps this account could not read it then, or no memory was left
-        now = {row: _complaint(split.paths[int(row)]) for row in known}
-        broken = {row: complaint for row, complaint in now.items() if complaint}
-    else:
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if known is None:
         with ThreadPoolExecutor(_cores_to_read()) as pool:
             found = pool.map(_complaint, split.paths)
             found = list(tqdm(found, total=len(split), desc="looking at pictures", leave=False))
         broken = {str(row): complaint for row, complaint in enumerate(found) if complaint}
+    elif processes.rank() == 0:
+        # looked at again: perhaps this account could not read it then, or no memory was left
+        now = {row: _complaint(split.paths[int(row)]) for row in known}
+        broken = {row: complaint for row, complaint in now.items() if complaint}
+    else:  # as the first process found it, so that all have the same pictures
+        broken = known
+    if broken != known:
         with complete_or_absent(path) as unfinished:
             unfinished.write_text(json.dumps(broken), encoding="utf-8")
     if not broken:

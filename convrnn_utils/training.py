@@ -267,7 +267,8 @@ def _finished(history: list[dict], epochs: int, patience: int) -> bool:
 
 def _batches(run: Run, epoch: int) -> list[list[int]]:
     """The batches of an epoch that are large enough to be shared out among all processes."""
-    batches = batch_indices(run.training, run.settings["batch_size"], run.settings["seed"] + epoch)
+    seed = 1000 * run.settings["seed"] + epoch  # runs with other seeds share no order
+    batches = batch_indices(run.training, run.settings["batch_size"], seed)
     return [batch for batch in batches if len(batch) >= 2 * processes.count()]
 
 

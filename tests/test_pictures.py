@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convrnn_utils import data, files
+from convrnn_utils import data, files, processes
 from convrnn_utils.__main__ import main
 from convrnn_utils.data import read_image, readable
 from convrnn_utils.decoders import ConvRNN
@@ -344,3 +344,17 @@ def test_a_picture_that_could_not_be_read_once_is_tried_again(small_split, monke
         with pytest.warns(UserWarning, match="1 of the 7 pictures"):
             assert len(readable(small_split)) == 6
     assert readable(small_split) is small_split
+
+
+def test_all_processes_leave_out_the_same_pictures(small_split, monkeypatch):
+    small_split.paths[1].write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 of the 7 pictures"):
+        readable(small_split)
+    monkeypatch.setattr(data, "_complaint", lambda path: None)  # it can be read a moment later
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="1 of the 7 pictures"):
+        patched.setattr(processes, "rank", lambda: 1)
+        assert len(readable(small_split)) == 6
+    assert readable(small_split) is small_split
+    with monkeypatch.context() as patched:
+        patched.setattr(processes, "rank", lambda: 1)
+        assert readable(small_split) is small_split

@@ -475,6 +475,20 @@ def test_the_learning_rate_falls_along_a_cosine_over_all_epochs(encoder, tmp_pat
     assert rates == pytest.approx(expected)
 
 
+def test_runs_with_different_seeds_share_no_order_of_the_captions(encoder, tmp_path, monkeypatch):
+    orders = []
+    batch_indices = training.batch_indices
+
+    def watched(*arguments):
+        orders.append(str(batch_indices(*arguments)))
+        return batch_indices(*arguments)
+
+    monkeypatch.setattr(training, "batch_indices", watched)
+    for seed in (0, 1, 2):
+        run(encoder, tmp_path / str(seed), seed=seed)
+    assert len(set(orders)) == 3 * 3  # seeds × epochs
+
+
 def test_the_training_loss_is_the_mean_over_the_batches_of_the_epoch(encoder, tmp_path):
     def two(model, inputs, captions):
         return 2.0 + 0.0 * model.rnn_decoder.linear.bias.sum()
