@@ -120,12 +120,14 @@ def test_a_number_moved_makes_the_kernel_ones_own(pictures):
     assert all(number.tooltip.startswith("row ") for number in numbers)
 
 
-def test_layer_and_channel_choose_the_map(pictures):
-    def layers(picture):
-        level = picture.getpixel((0, 0))[0] / 255
-        first = torch.tensor([[[0, 1.0], [2, 3]], [[5, 0], [0, 0.0]], [[1, 1], [1, 1.0]]]) + level
-        return {"first": first, "last": first[:2] * 10}
+def layers(picture):
+    """Two layers, of three and two channels."""
+    level = picture.getpixel((0, 0))[0] / 255
+    first = torch.tensor([[[0, 1.0], [2, 3]], [[5, 0], [0, 0.0]], [[1, 1], [1, 1.0]]]) + level
+    return {"first": first, "last": first[:2] * 10}
 
+
+def test_layer_and_channel_choose_the_map(pictures):
     explorer = cnn_figures.layer_explorer(layers, pictures)
     (photograph, layer, channel), result = explorer.children[0].children, explorer.children[1]
     assert "first, channel 0 of 3: 2 × 2 places, from 0.00 to 3.00" in result.value
@@ -138,6 +140,19 @@ def test_layer_and_channel_choose_the_map(pictures):
     photograph.value = "white"
     assert "from 10.00 to 60.00" in result.value
     assert repr(explorer) == "[layer explorer: run this cell to use it]"
+
+
+def test_a_layer_with_fewer_channels_is_drawn_once(pictures, monkeypatch):
+    drawn, draw = [], cnn_figures._side_by_side
+    monkeypatch.setattr(
+        cnn_figures, "_side_by_side", lambda shown: drawn.append(list(shown)) or draw(shown)
+    )
+    explorer = cnn_figures.layer_explorer(layers, pictures)
+    _, layer, channel = explorer.children[0].children
+    channel.value = 2
+    drawn.clear()
+    layer.value = "last"  # which has no channel 2
+    assert len(drawn) == 1 and drawn[0][1].startswith("last, channel 1 of 2")
 
 
 def test_names_of_photographs_are_never_taken_for_html():

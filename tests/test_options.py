@@ -151,7 +151,10 @@ def test_photographs_have_the_captions_certainties_and_looks_of_the_model(
         plots, "show_attention", lambda *given: shown.append(given[1:]) or show(*given)
     )
     figures = plots.plt.get_fignums()
+    read, read_image = [], data.read_image
+    monkeypatch.setattr(data, "read_image", lambda path: read.append(path) or read_image(path))
     main(["caption", str(copied), str(second), "--json", "--attention", str(tmp_path / "looks")])
+    assert read == [copied, second]  # once each: a pipe, say, could not be read again
     records = json.loads(capsys.readouterr().out)
     model, vocabulary, _ = load_model(SHIPPED_CAPTIONER)
     for path, record, (said, weights) in zip((copied, second), records, shown, strict=True):

@@ -72,6 +72,22 @@ def test_loss_by_hand():
     assert caption_loss(logits[:, 1:], captions).item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_an_interrupted_validation_leaves_the_mode_of_the_model(encoder, monkeypatch, mode):
+    dataset = make_dataset("val", 2)
+    model = make_model(encoder, dataset.vocabulary).train(mode)
+    modes = []
+
+    def interrupted(*_):
+        modes.append(model.training)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.validation_loss(model, dataset)
+    assert modes == [False] and model.training is mode
+
+
 def test_training_learns(encoder, tmp_path):
     _, history = run(encoder, tmp_path, epochs=15, learning_rate=2e-2)
     assert history[-1]["training_loss"] < 0.7 * history[0]["training_loss"]
