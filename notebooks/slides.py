@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 MOST_LINES = 12  # of code that an audience can read
 FEW_HEADINGS = 15
 LEFT_OUT = {  # sections, by the beginning of the heading
-    "01": ("3.4", "3.5", "3.6", "4.3", "6.1", "8.3"),
+    "01": ("3.4", "3.5", "3.6", "4.3", "6.1"),
     "06": ("2.3", "9.1"),
     "07": ("1.5", "3.2", "5.3"),
 }
